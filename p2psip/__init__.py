@@ -1,6 +1,6 @@
 """Telephony without a central server: a RELOAD overlay (RFC 6940) that carries SIP (RFC 7904).
 
-The floors of the package and what each may import: ``docs/architecture/index.rst`` and ``tests/test_house.py``.
+The floors of the package and what each may import: ``docs/architecture/index.rst``.
 """
 
 from __future__ import annotations

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from twisted.application.service import ServiceMaker
 
-p2psip = ServiceMaker("p2psip", "p2psip.service", "A node of a RELOAD overlay that serves SIP phones.", "p2psip")
+p2psip = ServiceMaker("p2psip", "p2psip.service", "A node of an overlay that serves SIP phones.", "p2psip")
