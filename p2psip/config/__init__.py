@@ -1,0 +1,1 @@
+"""The configuration document: its content, grammar, signatures.  See ``docs/architecture/config.rst``."""

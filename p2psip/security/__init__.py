@@ -1,0 +1,1 @@
+"""Certificates, identities, signatures, whom an overlay believes: see ``docs/architecture/security.rst``."""
