@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar
 
+from .ids import NodeId
+
 
 class ErrorCode(IntEnum):
     """The error codes that IANA keeps for RELOAD."""
@@ -44,9 +46,11 @@ class RELOADError(Exception):
     """An error that the protocol has a code for.
 
     `error_info` is what the answer carries: text for people, or a structure where the RFC says so.
+    `signer` is the Node-ID that signed it where it arrived as an answer; None where it was raised here.
     """
 
     code: ClassVar[int] = 0
+    signer: NodeId | None = None
 
     def __init__(self, error_info: str | bytes = b"") -> None:
         super().__init__(error_info)
