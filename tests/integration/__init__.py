@@ -1,0 +1,1 @@
+"""Real processes, sockets on loopback addresses and real phones; ``tox -e integration``."""
