@@ -42,7 +42,15 @@ class _Transaction:
     """One request and what is known of its fate."""
 
     __slots__ = (
-        "id", "believed", "transmit", "interval", "answered", "transmissions", "call", "started", "intermediate_error",
+        "answered",
+        "believed",
+        "call",
+        "id",
+        "intermediate_error",
+        "interval",
+        "started",
+        "transmissions",
+        "transmit",
     )
 
     def __init__(
@@ -52,14 +60,14 @@ class _Transaction:
         transmit: Callable[[int], None],
         interval: float,
         started: float,
-        cancelled: Callable[[int], None],
+        cancelled: Callable[[int], object],
     ) -> None:
         self.id = transaction_id
         self.believed = believed
         self.transmit = transmit
         self.interval = interval
         self.started = started
-        self.answered: Deferred[Answer] = Deferred(lambda _: cancelled(transaction_id))
+        self.answered: Deferred[Answer] = Deferred(lambda _: cancelled(transaction_id) and None)
         self.transmissions = 0
         self.call: IDelayedCall | None = None
         self.intermediate_error: RELOADError | None = None
@@ -125,7 +133,7 @@ class Transactions:
         if transaction.transmissions < TRANSMISSIONS:
             try:
                 self._transmit(transaction)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the one who asked is told
                 self._forget(transaction.id)
                 transaction.answered.errback(error)
             return

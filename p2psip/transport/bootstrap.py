@@ -1,0 +1,163 @@
+"""Finding a way into the overlay: nodes met before, then the bootstrap nodes of the document (RFC 6940 §11.4)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from random import Random
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ..errors import LinkError
+from ..ids import NodeId
+from ..interfaces import ILink
+
+Place = tuple[str, int]
+"""An address and a port."""
+
+CACHED = 10
+"""RFC 6940 §11.4: "The suggested number of peers to cache is 10"."""
+AT_ONCE = 3
+PATIENCE = 10.0
+
+
+class BootstrapCache:
+    """Where this node reached others directly, the latest first, at most ten; `save` is called at each change."""
+
+    def __init__(
+        self, places: Iterable[Place] = (), save: Callable[[Sequence[Place]], None] | None = None
+    ) -> None:
+        self._places = list(dict.fromkeys(places))[:CACHED]
+        self._save = save
+
+    @property
+    def places(self) -> Sequence[Place]:
+        return tuple(self._places)
+
+    def remember(self, link: ILink) -> None:
+        """Cache the other end of `link`, if we opened it: only then is its address one that it listens at."""
+        if not link.outgoing:
+            return
+        address, _, port = link.address.rpartition(":")
+        if not address or not port.isdecimal():
+            return
+        place = (address.removeprefix("[").removesuffix("]"), int(port))
+        if self._places[:1] == [place]:
+            return
+        known = place in self._places
+        self._places = [place, *(other for other in self._places if other != place)][:CACHED]
+        if self._save is not None and not known:
+            self._save(self.places)
+
+
+def load_places(path: Path) -> Sequence[Place]:
+    """The places in the file `path`; none where it is missing or spoilt: a cache is never worth a failure."""
+    try:
+        return [
+            (str(address), int(port))
+            for address, port in json.loads(path.read_text(encoding="utf-8"))
+            if 0 < int(port) < 65536
+        ]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def save_places(path: Path, places: Sequence[Place]) -> None:
+    """Write the file `path` in one step."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps([list(place) for place in places]), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+class Bootstrap:
+    """Opens a link to whichever bootstrap node answers first, three being tried at once for ten seconds each."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        connect: Callable[[str, int], Deferred[ILink]],
+        clock: IReactorTime,
+        random: Random,
+        cache: BootstrapCache,
+    ) -> None:
+        self._node_id = node_id
+        self._connect = connect
+        self._clock = clock
+        self._random = random
+        self._cache = cache
+
+    def contact(self, bootstrap_nodes: Iterable[Place]) -> Deferred[ILink]:
+        """A link to one of the cached nodes or, after these, of `bootstrap_nodes`.
+
+        Fails with LinkError that names what was tried.
+        """
+        cached = list(self._cache.places)
+        configured = [place for place in dict.fromkeys(bootstrap_nodes) if place not in cached]
+        self._random.shuffle(cached)
+        self._random.shuffle(configured)
+        return _Contact(self, [*cached, *configured]).found
+
+    def _open(self, place: Place) -> Deferred[ILink]:
+        try:
+            opened = self._connect(*place)
+        except LinkError as error:
+            opened = Deferred()
+            opened.errback(error)
+        return opened.addTimeout(PATIENCE, self._clock).addCallback(self._not_ourselves)
+
+    def _not_ourselves(self, link: ILink) -> ILink:
+        if link.node_id == self._node_id:
+            error = LinkError("this node itself")
+            link.close(error)
+            raise error
+        return link
+
+
+class _Contact:
+    """One search for a bootstrap node."""
+
+    def __init__(self, bootstrap: Bootstrap, places: list[Place]) -> None:
+        self._bootstrap = bootstrap
+        self._left = places
+        self._trying: dict[Place, Deferred[None]] = {}
+        self._failures: list[str] = []
+        self._done = False
+        self.found: Deferred[ILink] = Deferred(lambda _: self._end())
+        self._try_more()
+
+    def _try_more(self) -> None:
+        while self._left and len(self._trying) < AT_ONCE and not self._done:
+            place = self._left.pop(0)
+            opened = self._bootstrap._open(place)
+            trial = opened.addCallbacks(self._opened, self._failed, callbackArgs=(place,), errbackArgs=(place,))
+            if not trial.called:
+                self._trying[place] = trial
+        if not self._trying and not self._left and not self._done:
+            self._done = True
+            text = "; ".join(self._failures) or "none is known"
+            self.found.errback(LinkError(f"no bootstrap node answers: {text}"))
+
+    def _opened(self, link: ILink, place: Place) -> None:
+        self._trying.pop(place, None)
+        if self._done:
+            return
+        self._end()
+        self.found.callback(link)
+
+    def _failed(self, failure: Failure, place: Place) -> None:
+        in_turn = self._trying.pop(place, None) is not None
+        reason = failure.getErrorMessage() or type(failure.value).__name__
+        self._failures.append(f"{place[0]} port {place[1]}: {reason}")
+        if in_turn and not self._done:
+            self._try_more()
+
+    def _end(self) -> None:
+        self._done = True
+        self._left.clear()
+        for trial in list(self._trying.values()):
+            trial.cancel()
+        self._trying.clear()

@@ -1,0 +1,113 @@
+"""Contacting a bootstrap node, and the cache of those met before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2psip.errors import LinkError
+from p2psip.ids import NodeId
+from p2psip.interfaces import ILink
+from p2psip.transport.bootstrap import (
+    Bootstrap,
+    BootstrapCache,
+    Place,
+    load_places,
+    save_places,
+)
+
+from .fakes import FakeLink
+
+OURS = NodeId(b"m" * 16)
+OTHER = NodeId(b"o" * 16)
+
+
+class BootstrapTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.tried: list[Place] = []
+        self.opening: dict[Place, Deferred[ILink]] = {}
+
+    def connect(self, address: str, port: int) -> Deferred[ILink]:
+        self.tried.append((address, port))
+        opened: Deferred[ILink] = Deferred()
+        self.opening[address, port] = opened
+        return opened
+
+    def bootstrap(self, cached: list[Place] | None = None) -> Bootstrap:
+        return Bootstrap(OURS, self.connect, self.clock, Random(3), BootstrapCache(cached or []))
+
+    def test_cached_first(self) -> None:
+        """Nodes met before are tried before those of the document, three at once. [6940-11.4-2]"""
+        cached = [("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3)]
+        self.bootstrap(cached).contact([("10.0.0.9", 9)])
+        self.assertEqual(sorted(self.tried), cached)
+
+    def test_first_wins(self) -> None:
+        """The first link is the answer and the other attempts are given up."""
+        found = self.bootstrap().contact([("a", 1), ("b", 2)])
+        link = FakeLink(OTHER)
+        self.opening["b", 2].callback(link)
+        self.assertIs(self.successResultOf(found), link)
+        self.assertTrue(self.opening["a", 1].called)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_next_after_failure(self) -> None:
+        """Those that refuse or stay silent make place for the next ones."""
+        places = [(name, 1) for name in "abcd"]
+        found = self.bootstrap().contact(places)
+        self.assertEqual(len(self.tried), 3)
+        self.opening[self.tried[0]].errback(LinkError("refused"))
+        self.assertEqual(len(self.tried), 4)
+        self.clock.advance(10)
+        failure = self.failureResultOf(found, LinkError)
+        for name, _ in places:
+            self.assertIn(f"{name} port 1", str(failure.value))
+
+    def test_nobody_known(self) -> None:
+        """An overlay without bootstrap nodes cannot be joined."""
+        self.failureResultOf(self.bootstrap().contact([]), LinkError)
+
+    def test_ourselves(self) -> None:
+        """A bootstrap node that is down for a while finds its own address in the document."""
+        found = self.bootstrap().contact([("a", 1)])
+        link = FakeLink(OURS)
+        self.opening["a", 1].callback(link)
+        self.failureResultOf(found, LinkError)
+        self.assertTrue(link.closed)
+
+    def test_cancel(self) -> None:
+        """Giving up ends every attempt."""
+        found = self.bootstrap().contact([("a", 1), ("b", 1)])
+        found.cancel()
+        self.failureResultOf(found)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class CacheTests(SynchronousTestCase):
+    def test_remember(self) -> None:
+        """Only nodes that we reached ourselves are cached, the latest first, ten at most. [6940-11.4-6]"""
+        saved: list[list[Place]] = []
+        cache = BootstrapCache((), lambda places: saved.append(list(places)))
+        cache.remember(FakeLink(OTHER, outgoing=False, address="127.0.0.3:50000"))
+        self.assertEqual(cache.places, ())
+        for number in range(12):
+            cache.remember(FakeLink(OTHER, outgoing=True, address=f"127.0.0.{number}:6084"))
+        cache.remember(FakeLink(OTHER, outgoing=True, address="[::1]:6085"))
+        self.assertEqual(len(cache.places), 10)
+        self.assertEqual(cache.places[:2], (("::1", 6085), ("127.0.0.11", 6084)))
+        self.assertEqual(saved[-1], list(cache.places))
+
+    def test_file(self) -> None:
+        """What is saved is loaded again; a spoilt file is an empty one."""
+        path = Path(self.mktemp())
+        self.assertEqual(load_places(path), [])
+        save_places(path, [("127.0.0.1", 6084), ("::1", 6085)])
+        self.assertEqual(load_places(path), [("127.0.0.1", 6084), ("::1", 6085)])
+        for spoilt in "{", "5", "[5]", '[["a", "b"]]', '[["a", 70000, 1]]':
+            path.write_text(spoilt)
+            self.assertEqual(load_places(path), [])
