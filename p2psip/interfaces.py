@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
+
+from .security.identity import SignedBy as SignedBy
+from .security.interfaces import ISigner as ISigner
+from .security.interfaces import IVerifier as IVerifier
 
 if TYPE_CHECKING:
     from .config.document import Configuration
@@ -29,17 +33,9 @@ if TYPE_CHECKING:
     from .wire.contents import MessageExtension
     from .wire.header import Destination
     from .wire.methods import IceCandidate
-    from .wire.security import Signature
     from .wire.storage import StoredData
 
 # -- What is handed from floor to floor ------------------------------------------------------------
-
-
-class SignedBy(NamedTuple):
-    """Who made a verified signature: the certificate's holder, and which of its Node-IDs it spoke for."""
-
-    identity: Identity
-    node_id: NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +76,6 @@ class Answer:
 
 Answerer = Callable[[Request], "Struct | Reply | Deferred[Struct] | Deferred[Reply]"]
 """What answers one request method; it may raise (or fail with) a RELOADError."""
-
-
-# -- Security ---------------------------------------------------------------------------------------
-
-
-class ISigner(Interface):
-    """One identity of ours and its key."""
-
-    identity: Identity = Attribute("Whom the signatures name; `identity.certificate` is the DER certificate.")
-    node_id: NodeId = Attribute("The Node-ID that the signatures speak for.")
-
-    def sign(data: bytes) -> Signature:
-        """Sign `data` || SignerIdentity, as RFC 6940 §6.3.4 lays it out."""
-
-
-class IVerifier(Interface):
-    """Whom this Overlay Instance believes."""
-
-    def verify(signature: Signature, data: bytes, certificates: Sequence[bytes]) -> SignedBy:
-        """Who signed `data` || SignerIdentity with a certificate out of `certificates` (DER) or already known.
-
-        :raises p2psip.security.signing.VerificationError: nobody whom the overlay believes; it names the cause.
-        """
 
 
 # -- Overlay Link Layer -------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Final, Self
+from hashlib import sha1, sha256
+from typing import Final, NamedTuple, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
 from ..ids import NodeId, invalid_node_id, wildcard_node_id
@@ -120,6 +121,13 @@ class Identity:
         )
 
 
+class SignedBy(NamedTuple):
+    """Who made a verified signature: the certificate's holder, and which of its Node-IDs it spoke for."""
+
+    identity: Identity
+    node_id: NodeId
+
+
 def load_certificate(der: bytes) -> x509.Certificate:
     """Parse a DER certificate of bounded size.
 
@@ -174,6 +182,24 @@ def node_id_of_uri(uri: str, overlay: str, node_id_length: int = 16) -> NodeId:
     if node_id in (invalid_node_id(node_id_length), wildcard_node_id(node_id_length)):
         raise CertificateError("node-id", "the Node-ID is the invalid or the wildcard one")
     return node_id
+
+
+def self_signed_node_ids(
+    public_key: PublicKey, digest: str, count: int = 1, node_id_length: int = 16
+) -> tuple[NodeId, ...]:
+    """The Node-IDs of whoever holds `public_key` and signs its certificate itself (RFC 6940 §11.3.1).
+
+    `digest` is "sha1" or "sha256"; several Node-IDs differ by an index from 1, put before the key as 4 bytes.
+    """
+    info = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    inputs = [info] if count == 1 else [index.to_bytes(4) + info for index in range(1, count + 1)]
+    if digest == "sha256":
+        digests = [sha256(data).digest() for data in inputs]
+    elif digest == "sha1":
+        digests = [sha1(data, usedforsecurity=False).digest() for data in inputs]
+    else:
+        raise ValueError(f"unknown digest {digest!r}")
+    return tuple(NodeId(value[:node_id_length]) for value in digests)
 
 
 def valid_user_name(name: str) -> str:
