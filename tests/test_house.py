@@ -17,10 +17,11 @@ from twisted.trial.unittest import SynchronousTestCase
 import p2psip
 
 HOUSE = """
-    service options state control cli | testing | plugins    # only service and cli import a reactor
+    service options control cli | testing | plugins    # only service and cli import a reactor
     usages | enrollment
     node | sip
     storage.replication | topology | transport | links
+    state
     ======== the line: above it IReactorTime and Deferred; below it `now` and `random` are arguments ========
     framing | storage | topology.ring topology.__init__ | forwarding
     interfaces
