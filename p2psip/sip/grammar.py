@@ -1,0 +1,114 @@
+"""The pieces that SIP's header fields share: tokens, quoted strings, lists, parameters (RFC 3261 §25.1).
+
+Linear in the length of the text: a quoted string or bracket that does not end is an error at once, never a reason
+to start over.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .errors import SIPParseError
+
+TOKEN_CHARACTERS = r"A-Za-z0-9\-.!%*_+`'~"
+_TOKEN = re.compile(rf"[{TOKEN_CHARACTERS}]+\Z").match
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL).match
+_NUMBER = re.compile(r"[0-9]+\Z").match
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_VALUE = re.compile(r'(?:[^\x00-\x20\x7f",;<>\\]+|"(?:[^"\\]|\\.)*+")\Z', re.DOTALL).match
+_NEXT = {separator: re.compile(f'["<{separator}]').search for separator in ",;"}
+
+MOST_PARAMETERS = 64
+
+Parameters = dict[str, str | None]
+"""Names in lower case; values as written, quotes included; None where there is no "="."""
+
+
+def is_token(text: str) -> bool:
+    return _TOKEN(text) is not None
+
+
+def end_of_quoted(text: str, start: int) -> int:
+    """The position after the quoted string that begins at `start`."""
+    match = _QUOTED(text, start)
+    if match is None:
+        raise SIPParseError("a quoted string does not end")
+    return match.end()
+
+
+def split(text: str, separator: str) -> list[str]:
+    """The parts of `text` between separators ("," or ";") outside quoted strings and <>, stripped."""
+    if separator not in text:
+        return [text.strip()]
+    if '"' not in text and "<" not in text:
+        return [part.strip() for part in text.split(separator)]
+    search, parts, start, position = _NEXT[separator], [], 0, 0
+    while (match := search(text, position)) is not None:
+        found = match.start()
+        if text[found] == separator:
+            parts.append(text[start:found].strip())
+            start = position = found + 1
+        elif text[found] == '"':
+            position = end_of_quoted(text, found)
+        else:
+            position = text.find(">", found) + 1
+            if not position:
+                raise SIPParseError('"<" without ">"')
+    parts.append(text[start:].strip())
+    return parts
+
+
+def parse_parameters(text: str) -> Parameters:
+    """What `text`, empty or beginning with ";", says: a repeated or empty parameter is an error."""
+    parameters: Parameters = {}
+    if not text or text.isspace():
+        return parameters
+    first, *parts = split(text, ";")
+    if first:
+        raise SIPParseError("text where a parameter is due")
+    if len(parts) > MOST_PARAMETERS:
+        raise SIPParseError("too many parameters")
+    for part in parts:
+        name, equals, value = part.partition("=")
+        name = name.rstrip().lower()
+        if _TOKEN(name) is None:
+            raise SIPParseError("a parameter has no valid name")
+        if name in parameters:
+            raise SIPParseError(f"parameter {name} stands twice")
+        if not equals:
+            parameters[name] = None
+            continue
+        value = value.lstrip()
+        if _VALUE(value) is None:
+            raise SIPParseError(f"parameter {name} has no valid value")
+        parameters[name] = value
+    return parameters
+
+
+def write_parameters(parameters: Parameters) -> str:
+    return "".join(f";{name}" if value is None else f";{name}={value}" for name, value in parameters.items())
+
+
+def unquote(text: str) -> str:
+    """The text that a quoted string stands for; any other text as it is."""
+    if len(text) < 2 or text[0] != '"':
+        return text
+    inner = text[1:-1]
+    return _ESCAPED.sub(r"\1", inner) if "\\" in inner else inner
+
+
+def quote(text: str) -> str:
+    """`text` as a quoted string."""
+    if "\r" in text or "\n" in text:
+        raise ValueError("a line break cannot be quoted")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def parse_number(text: str, what: str, limit: int = 2**32) -> int:
+    """The decimal number `text`, which must be below `limit`."""
+    if _NUMBER(text) is None or len(text) > 20:
+        raise SIPParseError(f"{what} is not a number in its range")
+    number = int(text)
+    if number >= limit:
+        raise SIPParseError(f"{what} is not a number in its range")
+    return number
