@@ -1,0 +1,384 @@
+"""Symmetric recursive routing: what becomes of each message that comes in (RFC 6940 §6.1, §6.2).
+
+The router answers values and does no I/O.  It reads the forwarding header as bytes and rewrites it as bytes:
+a relay parses neither contents nor signatures, and makes no objects of what it passes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ..errors import (
+    IncompatibleWithOverlay,
+    InvalidMessage,
+    MessageTooLarge,
+    RELOADError,
+    TTLExceeded,
+    UnsupportedForwardingOption,
+)
+from ..ids import NodeId, wildcard_node_id
+from ..wire.codes import (
+    RELO_TOKEN,
+    VERSION,
+    DestinationType,
+    ForwardingFlags,
+    is_request,
+)
+from ..wire.errors import DecodeError
+from ..wire.header import (
+    FIXED_SIZE,
+    Destination,
+    ForwardingHeader,
+    NodeDestination,
+    ResourceDestination,
+    forward,
+)
+
+if TYPE_CHECKING:
+    from ..config.document import Configuration
+
+LEGAL_FRAGMENT = 0x80000000
+LAST_FRAGMENT = 0x40000000
+FRAGMENT_OFFSET = 0x00FFFFFF
+
+# Of the fixed part only what decides: token, overlay, version, TTL, fragment, length and those of the lists.
+_FIXED = Struct("!II2xBBII12xHHH")
+_CODE = Struct("!H")
+_OPTION = Struct("!BBH")
+_NODE, _RESOURCE, _OPAQUE = map(int, DestinationType)
+_FORWARD_CRITICAL = int(ForwardingFlags.FORWARD_CRITICAL)
+_DESTINATION_CRITICAL = int(ForwardingFlags.DESTINATION_CRITICAL)
+
+
+class Forward(NamedTuple):
+    """Pass `data` on to `next_hop`."""
+
+    next_hop: NodeId
+    data: bytes
+
+
+class Deliver(NamedTuple):
+    """The message is for this node; its contents begin at `start` of `data`."""
+
+    header: ForwardingHeader
+    data: bytes
+    start: int
+    previous_hop: NodeId
+
+
+class Dropped(NamedTuple):
+    """The message ends here without an answer, for a `cause` to count."""
+
+    cause: str
+
+
+class Refused(NamedTuple):
+    """The request is to be answered with `error`, along `answer_destinations(header, previous_hop)`."""
+
+    error: RELOADError
+    header: ForwardingHeader
+    previous_hop: NodeId
+
+
+Verdict = Forward | Deliver | Dropped | Refused
+
+
+class Unroutable(Exception):
+    """There is nobody to send a message of ours to, just now; the text is the cause."""
+
+
+class Routes(Protocol):
+    """What the router asks of the Connection Table and the Topology Plug-in."""
+
+    def is_responsible(self, target: bytes, /) -> bool:
+        """Whether this node is the responsible peer of `target` (a Resource-ID or a Node-ID)."""
+
+    def next_hop(self, target: bytes, /) -> NodeId | None:
+        """The neighbor to forward to for `target`; None if there is nobody."""
+
+    def connected(self, node_id: NodeId, /) -> bool:
+        """Whether there is an open link to `node_id` that is not failing; of whatever role."""
+
+
+def answer_destinations(header: ForwardingHeader, previous_hop: NodeId) -> tuple[Destination, ...]:
+    """The Destination List of the answer to a request from `previous_hop` (RFC 6940 §6.1.2, §6.2.2)."""
+    # s6.1.2: "equal to the concatenation of the Node-ID of the node from which the request was received with
+    # the Via List in the original request"; that list is reversed, as the example there and s6.2.2 show.
+    return (NodeDestination(node_id=previous_hop), *reversed(header.via_list))
+
+
+class Router:
+    """One node's routing decisions.
+
+    `understood_options` are the types of forwarding options that this node knows.  Set `configuration` anew
+    when the Configuration Document changes.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        configuration: Configuration,
+        routes: Routes,
+        understood_options: frozenset[int] = frozenset(),
+    ) -> None:
+        self.node_id = node_id
+        self.routes = routes
+        self.understood_options = understood_options
+        self.configuration = configuration
+
+    @property
+    def configuration(self) -> Configuration:
+        """The current configuration document."""
+        return self._configuration
+
+    @configuration.setter
+    def configuration(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._overlay = configuration.overlay_hash
+        self._initial_ttl = configuration.initial_ttl
+        self._max_message_size = configuration.max_message_size
+        self._id_size = size = configuration.node_id_length
+        self._wildcard = wildcard_node_id(size)
+        self._node_front = bytes((_NODE, size))
+        # Each hop adds one entry to a Via List, and an answer's Destination List is that and one more; a list
+        # with more than that cannot have come about in this overlay.
+        self._most_list_bytes = (configuration.initial_ttl + 2) * (size + 3)
+
+    # -- messages of our own
+
+    def route(self, destination_list: Sequence[Destination]) -> NodeId | None:
+        """Where to send a message of ours with `destination_list`; None when it is for ourselves.
+
+        Entries for ourselves in front of others are looked through: leave them out (`without_self`).
+        :raises Unroutable: nobody to send it to.
+        """
+        remaining = self.without_self(destination_list)
+        if not remaining:
+            raise Unroutable("empty Destination List")
+        first = remaining[0]
+        if isinstance(first, NodeDestination):
+            if first.node_id in (self.node_id, self._wildcard):
+                return None
+            hop = self._hop_to_node(first.node_id)
+        elif isinstance(first, ResourceDestination):
+            if len(remaining) > 1:
+                raise Unroutable("Resource-ID before the end of the Destination List")
+            if self.routes.is_responsible(first.resource_id):
+                return None
+            hop = self._hop_to_resource(first.resource_id)
+        else:
+            raise Unroutable("Destination List begins with an opaque ID")
+        if isinstance(hop, Dropped):
+            raise Unroutable(hop.cause)
+        return hop
+
+    def without_self(self, destination_list: Sequence[Destination]) -> tuple[Destination, ...]:
+        """`destination_list` without the entries for ourselves that stand in front of others."""
+        remaining = tuple(destination_list)
+        own = NodeDestination(node_id=self.node_id)
+        while len(remaining) > 1 and remaining[0] == own:
+            remaining = remaining[1:]
+        return remaining
+
+    # -- messages of others
+
+    def receive(self, previous_hop: NodeId, data: bytes) -> Verdict:
+        """What to do with a message that came in over the link to `previous_hop`."""
+        have = len(data)
+        if have < FIXED_SIZE:
+            return Dropped("truncated header")
+        token, overlay, version, ttl, fragment, length, *sizes = _FIXED.unpack_from(data)
+        via_size, list_size, options_size = sizes
+        if token != RELO_TOKEN:
+            return Dropped("not RELOAD")
+        if version != VERSION:
+            return Dropped("other version")
+        if not fragment & LEGAL_FRAGMENT:
+            return Dropped("fragment bit unset")
+        lists = FIXED_SIZE + via_size
+        options = lists + list_size
+        start = options + options_size
+        if have < start:
+            return Dropped("truncated header")
+        if via_size > self._most_list_bytes or list_size > self._most_list_bytes:
+            return Dropped("list too long")
+        # Only the fragment with offset 0 tells whether it is a request; errors answer requests alone.
+        code: int | None = None
+        if not fragment & FRAGMENT_OFFSET:
+            if have < start + 2:
+                return Dropped("truncated contents")
+            (code,) = _CODE.unpack_from(data, start)
+        request = code is not None and is_request(code)
+        if overlay != self._overlay:
+            return self._refuse(IncompatibleWithOverlay("other overlay"), request, data, previous_hop)
+        if length > self._max_message_size:
+            return self._refuse(MessageTooLarge(), request, data, previous_hop)
+        if length != have:
+            return Dropped("length mismatch")
+        if ttl > self._initial_ttl:
+            return self._refuse(TTLExceeded("TTL above initial-ttl"), request, data, previous_hop)
+        if via_size and not self._via_is_sound(data, FIXED_SIZE, lists):
+            return Dropped("malformed Via List")
+        if list_size > self._id_size + 3:
+            fault = self._judge_list(data, lists, options)
+            if fault == "duplicate destination" and request:
+                return self._refuse(InvalidMessage(fault), request, data, previous_hop)
+            if fault and fault != "duplicate destination":
+                return Dropped(fault)
+        first, hop = self._decide(data, lists, options)
+        if isinstance(hop, Dropped):
+            return hop
+        if hop is None:
+            return self._deliver(request, data, start, fragment, options, previous_hop)
+        if options_size and (flaw := self._judge_options(data, options, start, _FORWARD_CRITICAL)):
+            if flaw == "unsupported forwarding option":
+                if code is None:
+                    return Dropped(flaw)
+                if request:
+                    return self._refuse(UnsupportedForwardingOption(flaw), request, data, previous_hop)
+            else:
+                return Dropped(flaw)
+        if ttl == 0:
+            return self._refuse(TTLExceeded(), request, data, previous_hop)
+        # A fragment of unknown kind gets the entry too: it does an answer no harm.
+        via = NodeDestination(node_id=previous_hop) if request or code is None else None
+        passed = forward(data, start, ttl=ttl - 1, via=via, consumed=first - lists)
+        if len(passed) > self._max_message_size:
+            return self._refuse(MessageTooLarge("by its Via List"), request, data, previous_hop)
+        return Forward(hop, passed)
+
+    def _decide(self, data: bytes, pos: int, end: int) -> tuple[int, NodeId | Dropped | None]:
+        """Where the Destination List at `pos` leads: to a node, to us (None) or nowhere (RFC 6940 §6.1).
+
+        Before that: where what remains of the list begins, once our own entries are taken off.
+        """
+        size = self._id_size
+        node_front = self._node_front
+        while pos < end:
+            if data[pos : pos + 2] == node_front:
+                after = pos + 2 + size
+                if after > end:
+                    break
+                node_id = NodeId(data[pos + 2 : after])
+                if node_id == self._wildcard:
+                    return pos, None
+                if node_id != self.node_id:
+                    return pos, self._hop_to_node(node_id)
+                if after == end:
+                    return pos, None
+                pos = after
+                continue
+            kind = data[pos]
+            if kind >= 0x80 or kind == _OPAQUE:
+                # We keep our state in Via Lists and so issue no opaque IDs: none can be ours.
+                return pos, Dropped("unknown opaque ID")
+            if kind != _RESOURCE:
+                return pos, Dropped("unknown destination type")
+            if pos + 3 > end or data[pos + 1] != data[pos + 2] + 1:
+                break
+            after = pos + 2 + data[pos + 1]
+            if after < end:
+                return pos, Dropped("Resource-ID before the end")
+            if after > end:
+                break
+            resource = data[pos + 3 : after]
+            if self.routes.is_responsible(resource):
+                return pos, None
+            return pos, self._hop_to_resource(resource)
+        return pos, Dropped("malformed Destination List" if pos < end else "empty Destination List")
+
+    def _hop_to_node(self, node_id: NodeId) -> NodeId | Dropped:
+        # RFC 6940 s6.1.2: "If the first entry on the Destination List is in the peer's Connection Table, the
+        # peer MUST forward the message to that peer directly."
+        if self.routes.connected(node_id):
+            return node_id
+        # s6.1.1: "the node MUST drop the message silently unless the Node-ID corresponds to a node which is
+        # directly connected".
+        if self.routes.is_responsible(node_id):
+            return Dropped("no such node")
+        return self.routes.next_hop(node_id) or Dropped("no route")
+
+    def _hop_to_resource(self, resource: bytes) -> NodeId | Dropped:
+        if len(resource) == self._id_size and self.routes.connected(NodeId(resource)):
+            return NodeId(resource)  # RFC 6940 s10.3
+        return self.routes.next_hop(resource) or Dropped("no route")
+
+    def _deliver(
+        self, request: bool, data: bytes, start: int, fragment: int, options: int, previous_hop: NodeId
+    ) -> Verdict:
+        if fragment & (LAST_FRAGMENT | FRAGMENT_OFFSET) != LAST_FRAGMENT:
+            return Dropped("fragment")
+        if start > options and (flaw := self._judge_options(data, options, start, _DESTINATION_CRITICAL)):
+            if flaw != "unsupported forwarding option":
+                return Dropped(flaw)
+            if request:
+                return self._refuse(UnsupportedForwardingOption(flaw), request, data, previous_hop)
+        try:
+            header, start = ForwardingHeader.decode_prefix(data, self._configuration.context)
+        except DecodeError:
+            return Dropped("malformed header")
+        return Deliver(header, data, start, previous_hop)
+
+    def _refuse(
+        self, error: RELOADError, request: bool, data: bytes, previous_hop: NodeId
+    ) -> Refused | Dropped:
+        """Refuse a request; anything else is only dropped."""
+        if request:
+            try:
+                header, _ = ForwardingHeader.decode_prefix(data, self._configuration.context)
+            except DecodeError:
+                return Dropped("malformed header")
+            return Refused(error, header, previous_hop)
+        return Dropped(str(error))
+
+    def _via_is_sound(self, data: bytes, pos: int, end: int) -> bool:
+        """Whether a Via List holds nothing but Node-IDs and opaque IDs, as it must (RFC 6940 §6.3.2.2)."""
+        step = self._id_size + 2
+        entries, rest = divmod(end - pos, step)
+        types, lengths = data[pos:end:step], data[pos + 1 : end : step]
+        if not rest and types.count(_NODE) == entries == lengths.count(step - 2):
+            return True
+        return all(front is not None and front[0] != _RESOURCE for front in self._entries(data, pos, end))
+
+    def _judge_list(self, data: bytes, pos: int, end: int) -> str:
+        """What is wrong with a Destination List of more than one Node-ID, if anything."""
+        seen = set()
+        repeated = False
+        for entry in self._entries(data, pos, end):
+            if entry is None:
+                return "malformed Destination List"
+            repeated = repeated or entry in seen
+            seen.add(entry)
+        return "duplicate destination" if repeated else ""
+
+    def _entries(self, data: bytes, pos: int, end: int) -> Sequence[bytes | None]:
+        """Each entry of a list, as bytes; None for the first that is not sound."""
+        entries: list[bytes | None] = []
+        while pos < end:
+            kind = data[pos]
+            if kind >= 0x80:
+                after = pos + 2
+            elif pos + 1 < end:
+                after = pos + 2 + data[pos + 1]
+            else:
+                after = end + 1
+            if not kind or after > end or (kind == _NODE and after - pos != self._id_size + 2):
+                return [*entries, None]
+            entries.append(data[pos:after])
+            pos = after
+        return entries
+
+    def _judge_options(self, data: bytes, pos: int, end: int, critical: int) -> str:
+        """What is wrong with the forwarding options, if anything, for whom the flag `critical` is."""
+        unsupported = False
+        while pos < end:
+            if pos + 4 > end:
+                return "malformed forwarding option"
+            kind, flags, length = _OPTION.unpack_from(data, pos)
+            pos += 4 + length
+            unsupported = unsupported or bool(flags & critical and kind not in self.understood_options)
+        if pos != end:
+            return "malformed forwarding option"
+        return "unsupported forwarding option" if unsupported else ""

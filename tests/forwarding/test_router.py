@@ -1,0 +1,466 @@
+"""Routing decisions: small topologies made by hand, messages made by the wire floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2psip.config.document import Configuration
+from p2psip.errors import (
+    IncompatibleWithOverlay,
+    InvalidMessage,
+    MessageTooLarge,
+    RELOADError,
+    TTLExceeded,
+    UnsupportedForwardingOption,
+)
+from p2psip.forwarding.router import (
+    Deliver,
+    Dropped,
+    Forward,
+    Refused,
+    Router,
+    Unroutable,
+    Verdict,
+    answer_destinations,
+)
+from p2psip.ids import NodeId, ResourceId, wildcard_node_id
+from p2psip.wire.codes import MessageCode
+from p2psip.wire.header import (
+    CompressedDestination,
+    Destination,
+    ForwardingHeader,
+    NodeDestination,
+    OpaqueDestination,
+    ResourceDestination,
+    UnknownDestination,
+    UnknownForwardingOption,
+    decode_header,
+    with_header,
+)
+
+NAME = "overlay.example.org"
+
+
+def node_id(letter: str) -> NodeId:
+    return NodeId(letter.encode() * 16)
+
+
+A, B, C, D, E, ME = (node_id(letter) for letter in "ABCDEM")
+
+
+def nodes(letters: str) -> tuple[NodeDestination, ...]:
+    return tuple(NodeDestination(node_id=node_id(letter)) for letter in letters)
+
+
+def resource(text: bytes) -> ResourceDestination:
+    return ResourceDestination(resource_id=ResourceId(text.ljust(16, b".")))
+
+
+class Topology:
+    """Routes by hand: what is ours, who is connected, and one hop for all the rest."""
+
+    def __init__(
+        self, ours: Iterable[bytes] = (), connected: Iterable[NodeId] = (), default: NodeId | None = None
+    ) -> None:
+        self.ours = set(ours)
+        self.links = set(connected)
+        self.default = default
+
+    def is_responsible(self, target: bytes, /) -> bool:
+        return target in self.ours
+
+    def next_hop(self, target: bytes, /) -> NodeId | None:
+        return self.default
+
+    def connected(self, node_id: NodeId, /) -> bool:
+        return node_id in self.links
+
+
+class RouterTestCase(SynchronousTestCase):
+    configuration = Configuration(instance_name=NAME, max_message_size=2000, initial_ttl=20)
+
+    def setUp(self) -> None:
+        self.topology = Topology(connected=[A, B, C], default=C)
+        self.router = Router(ME, self.configuration, self.topology)
+
+    def message(
+        self,
+        destinations: Sequence[Destination],
+        via: Sequence[Destination] = (),
+        code: int = MessageCode.PING_REQ,
+        body: bytes = b"the rest",
+        **fields: object,
+    ) -> bytes:
+        known: dict[str, object] = {
+            "overlay": self.configuration.overlay_hash,
+            "configuration_sequence": 1,
+            "ttl": 20,
+            "transaction_id": 0x0123456789ABCDEF,
+            **fields,
+        }
+        header = ForwardingHeader(via_list=tuple(via), destination_list=tuple(destinations), **known)  # type: ignore[arg-type]
+        return with_header(header, code.to_bytes(2) + body)
+
+    def receive(self, data: bytes, previous_hop: NodeId = A) -> Verdict:
+        return self.router.receive(previous_hop, data)
+
+    def assertForwarded(self, verdict: Verdict, hop: NodeId) -> ForwardingHeader:
+        assert isinstance(verdict, Forward), verdict
+        self.assertEqual(verdict.next_hop, hop)
+        header, size = decode_header(verdict.data, self.configuration.context)
+        self.assertTrue(verdict.data[size:].endswith(b"the rest"))
+        return header
+
+    def assertDropped(self, verdict: Verdict, cause: str) -> None:
+        self.assertEqual(verdict, Dropped(cause))
+
+    def assertRefused(self, verdict: Verdict, error: type[RELOADError]) -> None:
+        assert isinstance(verdict, Refused), verdict
+        self.assertIsInstance(verdict.error, error)
+        self.assertEqual(verdict.previous_hop, A)
+        self.assertEqual(verdict.header.transaction_id, 0x0123456789ABCDEF)
+
+
+class ResponsibleTests(RouterTestCase):
+    """The first entry is ours (RFC 6940 §6.1.1)."""
+
+    def test_our_node_id(self) -> None:
+        data = self.message(nodes("M"), via=nodes("BC"))
+        verdict = self.receive(data)
+        assert isinstance(verdict, Deliver), verdict
+        self.assertEqual(verdict.header.via_list, nodes("BC"))
+        self.assertEqual(verdict.data[verdict.start :], b"\x00\x17the rest")
+        self.assertEqual(verdict.previous_hop, A)
+
+    def test_our_resource(self) -> None:
+        """[6940-6.1.1-1, 6940-6.1.1-3]"""
+        self.topology.ours = {b"R".ljust(16, b".")}
+        self.assertIsInstance(self.receive(self.message([resource(b"R")])), Deliver)
+
+    def test_resource_with_entries_behind_it(self) -> None:
+        """[6940-6.1.1-2]"""
+        self.topology.ours = {b"R".ljust(16, b".")}
+        verdict = self.receive(self.message([resource(b"R"), *nodes("B")]))
+        self.assertDropped(verdict, "Resource-ID before the end")
+
+    def test_wildcard_is_consumed(self) -> None:
+        """Whatever stands behind it, and whoever may be next."""
+        wildcard = NodeDestination(node_id=wildcard_node_id())
+        self.assertIsInstance(self.receive(self.message([wildcard])), Deliver)
+        self.assertIsInstance(self.receive(self.message([wildcard, *nodes("B")])), Deliver)
+
+    def test_node_id_in_our_range_that_is_nobody(self) -> None:
+        """[6940-6.1.1-4]"""
+        self.topology.ours = {D}
+        self.assertDropped(self.receive(self.message(nodes("D"))), "no such node")
+
+    def test_client_in_our_range(self) -> None:
+        """[6940-6.1.1-5]"""
+        self.topology.ours = {B}
+        self.assertForwarded(self.receive(self.message(nodes("B"))), B)
+
+    def test_delivered_even_without_hops_left(self) -> None:
+        self.assertIsInstance(self.receive(self.message(nodes("M"), ttl=0)), Deliver)
+
+
+class ForwardingTests(RouterTestCase):
+    """The first entry is another's (RFC 6940 §6.1.2)."""
+
+    def test_direct_link_first(self) -> None:
+        """[6940-6.1.2-3]"""
+        self.assertForwarded(self.receive(self.message(nodes("B"))), B)
+
+    def test_by_the_topology(self) -> None:
+        """[6940-6.1.2-1, 6940-6.1.2-2]"""
+        self.assertForwarded(self.receive(self.message(nodes("E"))), C)
+        self.assertForwarded(self.receive(self.message([resource(b"R")])), C)
+
+    def test_nobody_to_forward_to(self) -> None:
+        self.topology.default = None
+        self.assertDropped(self.receive(self.message(nodes("E"))), "no route")
+        self.assertDropped(self.receive(self.message([resource(b"R")])), "no route")
+
+    def test_resource_that_equals_a_connected_node_id(self) -> None:
+        destination = ResourceDestination(resource_id=ResourceId(B))
+        self.assertForwarded(self.receive(self.message([destination])), B)
+        self.topology.ours = {B}
+        self.assertIsInstance(self.receive(self.message([destination])), Deliver)
+
+    def test_resource_ids_of_other_sizes(self) -> None:
+        for size in (0, 1, 15, 17, 254):
+            destination = ResourceDestination(resource_id=ResourceId(bytes(size)))
+            self.assertForwarded(self.receive(self.message([destination])), C)
+
+    def test_previous_hop_joins_the_via_list(self) -> None:
+        """§6.1.2: "D would forward to the next node E with Via List [A, B, C]". [6940-6.1.2-4]"""
+        self.topology.links = {E}
+        verdict = self.receive(self.message(nodes("E"), via=nodes("AB")), previous_hop=C)
+        self.assertEqual(self.assertForwarded(verdict, E).via_list, nodes("ABC"))
+
+    def test_answers_leave_no_trace(self) -> None:
+        """§6.1.2: "When D forwards the response to C, the Destination List will contain [C, B, A]"."""
+        for code in (MessageCode.PING_ANS, MessageCode.ERROR):
+            verdict = self.receive(self.message(nodes("MCBA"), code=code))
+            header = self.assertForwarded(verdict, C)
+            self.assertEqual(header.destination_list, nodes("CBA"))
+            self.assertEqual(header.via_list, ())
+
+    def test_source_route(self) -> None:
+        verdict = self.receive(self.message([*nodes("MB"), resource(b"R")]))
+        self.assertEqual(self.assertForwarded(verdict, B).destination_list, (*nodes("B"), resource(b"R")))
+        verdict = self.receive(self.message([*nodes("B"), resource(b"R")]))
+        self.assertEqual(self.assertForwarded(verdict, B).destination_list, (*nodes("B"), resource(b"R")))
+
+    def test_ttl_counts_down(self) -> None:
+        """[6940-6.3.2-5]"""
+        self.assertEqual(self.assertForwarded(self.receive(self.message(nodes("B"), ttl=7)), B).ttl, 6)
+        self.assertEqual(self.assertForwarded(self.receive(self.message(nodes("B"), ttl=1)), B).ttl, 0)
+
+    def test_nothing_else_changes(self) -> None:
+        fields = {"configuration_sequence": 7, "max_response_length": 99}
+        option = UnknownForwardingOption(type=9, flags=2, option=b"kept")
+        opaque = OpaqueDestination(opaque_id=b"12345")
+        via = [CompressedDestination(identifier=0x8001)]
+        data = self.message([*nodes("B"), opaque], via=via, options=(option,), **fields)
+        header = self.assertForwarded(self.receive(data), B)
+        self.assertEqual(header.configuration_sequence, 7)
+        self.assertEqual(header.max_response_length, 99)
+        self.assertEqual(header.options, (option,))
+        self.assertEqual(header.destination_list, (*nodes("B"), opaque))
+        self.assertEqual(header.via_list, (CompressedDestination(identifier=0x8001), *nodes("A")))
+
+    def test_fragments_are_passed_on(self) -> None:
+        """Only the destination puts fragments together (RFC 6940 §6.7); none are kept here yet."""
+        for fragment in (0x80000000, 0xC0000100, 0x80000100):
+            header = self.assertForwarded(self.receive(self.message(nodes("B"), fragment=fragment)), B)
+            self.assertEqual(header.fragment, fragment)
+            self.assertEqual(header.via_list, nodes("A"))
+            self.assertDropped(self.receive(self.message(nodes("M"), fragment=fragment)), "fragment")
+
+    def test_grown_beyond_the_largest_message(self) -> None:
+        """Rather an error than a message for which the next hop closes the link."""
+        fits = self.message(nodes("B"), body=b"")
+        data = self.message(nodes("B"), body=bytes(2000 - len(fits) - 17))
+        self.assertRefused(self.receive(data), MessageTooLarge)
+        data = self.message(nodes("B"), body=bytes(2000 - len(fits) - 18))
+        self.assertIsInstance(self.receive(data), Forward)
+
+
+class OpaqueTests(RouterTestCase):
+    """Opaque IDs: this node issues none, so none can be its own (RFC 6940 §6.1.3)."""
+
+    def test_unknown(self) -> None:
+        """[6940-6.3.2.2-9]"""
+        for destination in (OpaqueDestination(opaque_id=b"12"), CompressedDestination(identifier=0xFFFF)):
+            self.assertDropped(self.receive(self.message([destination])), "unknown opaque ID")
+            self.assertDropped(self.receive(self.message([*nodes("M"), destination])), "unknown opaque ID")
+
+    def test_others_travel_on(self) -> None:
+        """[6940-6.3.2.2-2]"""
+        for destination in (OpaqueDestination(opaque_id=b"12"), CompressedDestination(identifier=0xFFFF)):
+            verdict = self.receive(self.message([*nodes("MC"), destination], code=MessageCode.PING_ANS))
+            self.assertEqual(self.assertForwarded(verdict, C).destination_list, (*nodes("C"), destination))
+
+    def test_unknown_type(self) -> None:
+        destination = UnknownDestination(type=77, destination_data=b"new")
+        self.assertDropped(self.receive(self.message([destination])), "unknown destination type")
+        self.assertForwarded(self.receive(self.message([*nodes("B"), destination])), B)
+
+
+class RefusalTests(RouterTestCase):
+    """What is wrong with a header, in the order of the checks."""
+
+    def test_not_reload(self) -> None:
+        """[6940-6.3.2-1, 6940-6.1-1]"""
+        self.assertDropped(self.receive(b""), "truncated header")
+        self.assertDropped(self.receive(bytes(37)), "truncated header")
+        self.assertDropped(self.receive(self.message(nodes("B"), relo_token=0x52454C4F)), "not RELOAD")
+
+    def test_other_version(self) -> None:
+        """[6940-6.3.2-4]"""
+        self.assertDropped(self.receive(self.message(nodes("B"), version=1)), "other version")
+
+    def test_other_overlay(self) -> None:
+        """[6940-6.1-2]"""
+        self.assertRefused(self.receive(self.message(nodes("B"), overlay=1)), IncompatibleWithOverlay)
+        self.assertRefused(self.receive(self.message(nodes("M"), overlay=1)), IncompatibleWithOverlay)
+
+    def test_length(self) -> None:
+        data = self.message(nodes("B"))
+        self.assertDropped(self.receive(data + b"x"), "length mismatch")
+        self.assertDropped(self.receive(data[:-1]), "length mismatch")
+
+    def test_too_large(self) -> None:
+        """The link hands up the beginning of such a message only. [6940-6.6-1]"""
+        data = self.message(nodes("B"), body=bytes(3000))
+        self.assertRefused(self.receive(data[:2000]), MessageTooLarge)
+        self.assertRefused(self.receive(data), MessageTooLarge)
+        answer = self.message(nodes("B"), body=bytes(3000), code=MessageCode.FETCH_ANS)
+        self.assertIsInstance(self.receive(answer), Dropped)
+
+    def test_fragment_bit(self) -> None:
+        """[6940-6.7-7]"""
+        self.assertDropped(self.receive(self.message(nodes("B"), fragment=0x40000000)), "fragment bit unset")
+
+    def test_ttl_above_initial(self) -> None:
+        """Also when it is for us. [6940-6.3.2-8]"""
+        self.assertRefused(self.receive(self.message(nodes("B"), ttl=21)), TTLExceeded)
+        self.assertRefused(self.receive(self.message(nodes("M"), ttl=21)), TTLExceeded)
+
+    def test_ttl_used_up(self) -> None:
+        """[6940-6.3.2-6]"""
+        self.assertRefused(self.receive(self.message(nodes("B"), ttl=0)), TTLExceeded)
+
+    def test_errors_answer_requests_only(self) -> None:
+        for code in (MessageCode.PING_ANS, MessageCode.ERROR, 0x8001):
+            self.assertIsInstance(self.receive(self.message(nodes("B"), code=code, ttl=0)), Dropped)
+        self.assertIsInstance(self.receive(self.message(nodes("B"), fragment=0x80000100, ttl=0)), Dropped)
+
+    def test_duplicate_destinations(self) -> None:
+        """[6940-13.6.5-2]"""
+        self.assertRefused(self.receive(self.message(nodes("BCB"))), InvalidMessage)
+        self.assertForwarded(self.receive(self.message(nodes("BCB"), code=MessageCode.PING_ANS)), B)
+
+    def test_long_lists(self) -> None:
+        long = [NodeDestination(node_id=NodeId(bytes([n]) * 16)) for n in range(1, 60)]
+        self.assertDropped(self.receive(self.message(nodes("B"), via=long)), "list too long")
+        self.assertDropped(self.receive(self.message(long)), "list too long")
+
+    def test_empty_destination_list(self) -> None:
+        self.assertDropped(self.receive(self.message([])), "empty Destination List")
+
+    def test_resource_in_via_list(self) -> None:
+        """[6940-6.3.2.2-4]"""
+        data = self.message(nodes("B"), via=[resource(b"R")])
+        self.assertDropped(self.receive(data), "malformed Via List")
+
+    def test_malformed_lists(self) -> None:
+        """An entry that does not end where the list does, of type 0, or a Node-ID of another size."""
+        for bad in (b"\x01", b"\x01\x10short", b"\x00\x01x", b"\x01\x0f" + bytes(15), b"\x02\x04\x04abc"):
+            for name, cause in (("via", "malformed Via List"), ("destination", None)):
+                data = self.message(nodes("B"), via=[NodeDestination(node_id=A)])
+                if name == "via":
+                    patched = data[:32] + len(bad).to_bytes(2) + data[34:38] + bad + data[56:]
+                else:
+                    patched = data[:34] + len(bad).to_bytes(2) + data[36:56] + bad + data[74:]
+                patched = patched[:16] + len(patched).to_bytes(4) + patched[20:]
+                verdict = self.receive(patched)
+                assert isinstance(verdict, Dropped), (bad, verdict)
+                if cause:
+                    self.assertEqual(verdict.cause, cause)
+
+    def test_truncated(self) -> None:
+        """No prefix of a message is anything but dropped."""
+        data = self.message(nodes("MB"), via=nodes("CD"))
+        for size in range(len(data)):
+            self.assertIsInstance(self.receive(data[:size]), Dropped)
+
+
+class OptionTests(RouterTestCase):
+    """Forwarding options (RFC 6940 §6.3.2.3)."""
+
+    def option(self, flags: int) -> tuple[UnknownForwardingOption, ...]:
+        return (UnknownForwardingOption(type=9, flags=flags, option=b"x"),)
+
+    def test_critical_to_forwarders(self) -> None:
+        """[6940-6.3.2.3-2]"""
+        data = self.message(nodes("B"), options=self.option(1))
+        self.assertRefused(self.receive(data), UnsupportedForwardingOption)
+        self.assertIsInstance(self.receive(self.message(nodes("M"), options=self.option(1))), Deliver)
+
+    def test_critical_to_the_destination(self) -> None:
+        """[6940-6.3.2.3-3]"""
+        data = self.message(nodes("M"), options=self.option(2))
+        self.assertRefused(self.receive(data), UnsupportedForwardingOption)
+        self.assertIsInstance(self.receive(self.message(nodes("B"), options=self.option(2))), Forward)
+
+    def test_understood(self) -> None:
+        self.router.understood_options = frozenset({9})
+        self.assertIsInstance(self.receive(self.message(nodes("B"), options=self.option(3))), Forward)
+        self.assertIsInstance(self.receive(self.message(nodes("M"), options=self.option(3))), Deliver)
+
+    def test_malformed(self) -> None:
+        data = self.message(nodes("B"), options=self.option(0))
+        for name in ("B", "M"):
+            data = self.message(nodes(name), options=self.option(0))
+            broken = data[:36] + b"\x00\x04" + data[38:]
+            self.assertDropped(self.receive(broken), "malformed forwarding option")
+
+
+class OwnMessageTests(RouterTestCase):
+    """Messages that begin here (RFC 6940 §6.2)."""
+
+    def test_route(self) -> None:
+        """[6940-6.2.1-4, 6940-6.2.1-5]"""
+        self.assertEqual(self.router.route(nodes("B")), B)
+        self.assertEqual(self.router.route(nodes("E")), C)
+        self.assertEqual(self.router.route([*nodes("B"), resource(b"R")]), B)
+        self.assertEqual(self.router.route([resource(b"R")]), C)
+
+    def test_for_ourselves(self) -> None:
+        self.topology.ours = {b"R".ljust(16, b".")}
+        self.assertIsNone(self.router.route(nodes("M")))
+        self.assertIsNone(self.router.route([resource(b"R")]))
+        self.assertIsNone(self.router.route([NodeDestination(node_id=wildcard_node_id())]))
+
+    def test_ourselves_in_front(self) -> None:
+        self.assertEqual(self.router.without_self(nodes("MB")), nodes("B"))
+        self.assertEqual(self.router.without_self(nodes("M")), nodes("M"))
+        self.assertEqual(self.router.route(nodes("MB")), B)
+
+    def test_unroutable(self) -> None:
+        self.assertRaises(Unroutable, self.router.route, [])
+        self.assertRaises(Unroutable, self.router.route, [CompressedDestination(identifier=0x8000)])
+        self.assertRaises(Unroutable, self.router.route, [resource(b"R"), *nodes("B")])
+        self.topology.default = None
+        self.assertRaises(Unroutable, self.router.route, nodes("E"))
+
+    def test_answer(self) -> None:
+        """The example of §6.1.2: "resulting in [D, C, B, A]". [6940-6.2.2-1, 6940-6.1.2-7]"""
+        header, _ = decode_header(self.message(nodes("E"), via=nodes("ABC")))
+        self.assertEqual(answer_destinations(header, D), nodes("DCBA"))
+
+    def test_new_configuration(self) -> None:
+        self.router.configuration = Configuration(instance_name="other.example", initial_ttl=20)
+        self.assertIsInstance(self.receive(self.message(nodes("B"))), Refused)
+
+
+class RoundTripTests(SynchronousTestCase):
+    """A request across five nodes and its answer back."""
+
+    def test_there_and_back(self) -> None:
+        configuration = Configuration(instance_name=NAME)
+        line = [A, B, C, D, E]
+        routers = {}
+        for place, me in enumerate(line):
+            neighbors = [line[n] for n in (place - 1, place + 1) if 0 <= n < len(line)]
+            routers[me] = Router(me, configuration, Topology([me], neighbors, line[min(place + 1, 4)]))
+
+        def travel(destinations: Sequence[Destination], start: NodeId, code: int) -> tuple[Deliver, NodeId]:
+            header = ForwardingHeader(
+                overlay=configuration.overlay_hash,
+                configuration_sequence=1,
+                transaction_id=1,
+                destination_list=tuple(destinations),
+            )
+            data = with_header(header, code.to_bytes(2))
+            hop, here = routers[start].route(destinations), start
+            while hop is not None:
+                verdict = routers[hop].receive(here, data)
+                if isinstance(verdict, Deliver):
+                    return verdict, hop
+                assert isinstance(verdict, Forward), verdict
+                here, hop, data = hop, verdict.next_hop, verdict.data
+            raise AssertionError("not sent")
+
+        request, responder = travel(nodes("E"), A, MessageCode.PING_REQ)
+        self.assertEqual(responder, E)
+        self.assertEqual(request.header.via_list, nodes("ABC"))
+        self.assertEqual(request.header.ttl, 97)
+        destinations = answer_destinations(request.header, request.previous_hop)
+        self.assertEqual(destinations, nodes("DCBA"))
+        answer, requester = travel(destinations, E, MessageCode.PING_ANS)
+        self.assertEqual(requester, A)
+        self.assertEqual(answer.header.via_list, ())
