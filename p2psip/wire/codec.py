@@ -43,11 +43,12 @@ from p2psip.wire.errors import DecodeError, EncodeError, UnknownKindError
 from p2psip.wire.fields import (
     NODE_ID_SIZES,
     NodeIdField,
+    Rest,
     Sized,
     Wire,
     join_items,
 )
-from p2psip.wire.lowering import Code, Reader, Writer, locate
+from p2psip.wire.lowering import Check, Code, Reader, Writer, locate
 
 __all__ = [
     "Choice", "DecodeError", "EncodeError", "Struct", "UnknownKindError", "WireContext",
@@ -96,6 +97,7 @@ class WireContext:
 
 
 DEFAULT_CONTEXT = WireContext()
+TRUNCATED = "the data end too early"
 
 # -- Words of a declaration -------------------------------------------------
 
@@ -208,44 +210,63 @@ class _Cases(dict[int, Callable[..., Any]]):
 def read_layout(r: Reader, cls: Any) -> None:
     """Emit the reading of all fields of `cls` into the variable `r.owner`."""
     layout = list(cls._layout.items())
-    stop = ""
     for i, (field, (wire, derived)) in enumerate(layout):
+        target = f"{r.owner}.{field}"
         if isinstance(derived, _Select):
             r.skip(wire.size)
         elif isinstance(derived, _LengthOf):
             wire.read(r, f"n_{derived.field}")
         elif isinstance(derived, _LengthOfRest):
-            stop = _read_length_of_rest(r, wire, [after for _, (after, _) in layout[i + 1:]])
+            _read_region(r, cls, wire, layout[i + 1:])
+            break
         elif field in cls._kept:
             start = r.code.local("start")
             r.step(f"{start} = pos")
-            wire.read(r, f"{r.owner}.{field}")
+            wire.read(r, target)
             r.step(f"{r.owner}._raw_{field} = data[{start}:pos]")
         else:
-            wire.read(r, f"{r.owner}.{field}")
+            wire.read(r, target)
     r.flush()
-    if stop:
-        r.code.add(f"if pos != {stop}: {r.code.failure('pos', 'contents and length disagree')}")
 
 
-def _read_length_of_rest(r: Reader, wire: Any, following: list[Any]) -> str:
-    size = r.code.local("rest")
-    code = r.code
-    sizes = [after.size for after in following]
-    if None not in sizes:
-        # All of fixed size: one comparison, and the atoms go on fusing.
-        r.atom(wire.fmt, size, lambda at: [
-            f"if {size} != {sum(sizes)}: {code.failure(at, 'contents and length disagree')}",
+def _read_region(r: Reader, cls: Any, length: Any, following: list[tuple[str, Any]]) -> None:
+    """Emit the reading of a length and of the fields that it bounds."""
+    code, end, size = r.code, r.end, r.code.local("size")
+    wires = [wire for _, (wire, _) in following]
+
+    def disagree(test: str) -> Check:
+        return lambda at: [f"if {size} != {test}: {code.failure(f'pos + {at}', 'contents and length disagree')}"]
+
+    # Where the contents are of known size one comparison is all, and the region needs no end of its own.
+    if all(wire.size is not None for wire in wires):
+        r.atom(length.fmt, size, disagree(str(sum(wire.size for wire in wires))))
+    elif len(wires) == 1 and isinstance(wires[0], NodeIdField):
+        r.atom(length.fmt, size, disagree(f"{r.ctx}.node_id_length"))
+        r.take(f"{r.owner}.{following[0][0]}", size)
+        return
+    elif len(wires) == 1 and isinstance(wires[0], Rest):
+        r.atom(length.fmt, size)
+        r.take(f"{r.owner}.{following[0][0]}", size)
+        return
+    else:
+        stop = code.local("stop")
+        r.atom(length.fmt, size, lambda at: [
+            f"{stop} = pos + {at + length.size} + {size}",
+            f"if {stop} > {end}: {code.failure(f'pos + {at}', 'a length beyond the surroundings')}",
         ])
-        return ""
-    wire.read(r, size)
-    stop = code.local("stop")
-    r.step(
-        f"{stop} = pos + {size}",
-        f"if {stop} > {r.end}: {code.failure('pos', 'a length beyond the surroundings')}",
-    )
-    r.end = stop
-    return stop
+        r.end = stop
+    read_layout(r, _Part(cls, dict(following)))
+    if r.end != end:
+        code.add(f"if pos != {r.end}: {code.failure('pos', 'contents and length disagree')}")
+        r.end = end
+
+
+class _Part:
+    """Some of the fields of a structure."""
+
+    def __init__(self, cls: Any, layout: Mapping[str, Any]) -> None:
+        self._layout = layout
+        self._kept = cls._kept
 
 
 def write_layout(w: Writer, cls: Any) -> None:
@@ -260,33 +281,29 @@ def _write_fields(w: Writer, cls: Any, fields: list[tuple[str, Any]]) -> None:
         elif isinstance(derived, _LengthOf):
             wire.write(w, f"len(b_{derived.field})")
         elif isinstance(derived, _LengthOfRest):
-            _write_length_of_rest(w, cls, wire, fields[i + 1:])
+            _write_region(w, cls, wire, fields[i + 1:])
             return
         else:
             wire.write(w, f"{w.owner}.{field}")
 
 
-def _write_length_of_rest(w: Writer, cls: Any, wire: Any, following: list[tuple[str, Any]]) -> None:
-    wires = [after for _, (after, _) in following]
-    if all(after.size is not None for after in wires):
-        w.atom(wire.fmt, str(sum(after.size for after in wires)))
-        _write_fields(w, cls, following)
-        return
-    if len(wires) == 1 and isinstance(wires[0], NodeIdField):
+def _write_region(w: Writer, cls: Any, length: Any, following: list[tuple[str, Any]]) -> None:
+    """Emit the writing of a length and of the fields that it bounds."""
+    if len(following) == 1 and isinstance(following[0][1][0], NodeIdField):
         # The commonest of all: what precedes a lone Node-ID is one of five constants.
-        table = w.prefix_table(wire.fmt, NODE_ID_SIZES)
-        if table is not None:
+        constants = w.constants()
+        if constants is not None:
+            formats, values = constants
+            layout = struct.Struct("!" + formats + length.fmt)
+            prefixes = {size: layout.pack(*values, size) for size in NODE_ID_SIZES}
             node_id = w.keep(f"{w.owner}.{following[0][0]}", "node_id")
-            w.step(f"{w.code.bind(table, 'prefixes')}[len({node_id})]")
+            w.step(f"{w.code.bind(prefixes, 'prefixes')}[len({node_id})]")
             w.step(node_id)
             return
     inner = Writer(w.code)
     inner.owner = w.owner
     _write_fields(inner, cls, following)
-    body = w.code.local("body")
-    w.code.add(f"{body} = {inner.expression()}")
-    w.atom(wire.fmt, f"len({body})")
-    w.step(body)
+    w.region(length.fmt, inner)
 
 
 def _make_read(cls: Any) -> Callable[..., Any]:
@@ -324,6 +341,23 @@ def _make_init(cls: Any) -> Callable[..., None]:
     return code.compile(f"<wire {cls.__module__}.{cls.__name__}.init>")
 
 
+def _only(cls: Any) -> Callable[..., Any]:
+    """The reading of a case alone, where any case may stand."""
+
+    def read(data: bytes, pos: int, end: int, ctx: WireContext) -> tuple[Any, int]:
+        value, stop = cls._root._read(data, pos, end, ctx)
+        if type(value) is not cls:
+            raise DecodeError(cls.__name__, pos, f"found {type(value).__name__}")
+        return value, stop
+
+    return read
+
+
+def _truncated(error: Exception) -> DecodeError:
+    structure, offset = locate(error)
+    return DecodeError(structure, offset, TRUNCATED)
+
+
 def _wire_of(hint: Any) -> Wire:
     if get_origin(hint) is Annotated:
         base, *words = get_args(hint)
@@ -353,6 +387,7 @@ def _compile(cls: Any) -> None:
     cls.__match_args__ = tuple(f for f, (_, derived) in layout.items() if derived is None)  # type: ignore[misc]
     cls.__init__ = _make_init(cls)
     cls._read = staticmethod(_make_read(cls))
+    cls._enter = cls._read if cls._root is None else staticmethod(_only(cls))
     if cls._cases is None:
         cls._write = _make_write(cls)
 
@@ -400,6 +435,7 @@ class Struct(metaclass=_StructType):
     _case: ClassVar[int | None] = None
     _bare: ClassVar[bool] = False
     _read: ClassVar[Callable[[bytes, int, int, WireContext], tuple[Any, int]]]
+    _enter: ClassVar[Callable[[bytes, int, int, WireContext], tuple[Any, int]]]
     __match_args__: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, *, model: DataModel | None = None, **kw: Any) -> None:
@@ -431,10 +467,14 @@ class Struct(metaclass=_StructType):
 
         :raises DecodeError: it is not one, or more than one.
         """
-        value, pos = cls.decode_prefix(data, ctx)
-        if pos != len(data):
-            raise DecodeError(cls.__name__, pos, f"{len(data) - pos} bytes left over")
-        return value
+        end = len(data)
+        try:
+            value, pos = cls._enter(data, 0, end, ctx)
+        except (struct.error, IndexError) as e:
+            raise _truncated(e) from e
+        if pos != end:
+            raise DecodeError(cls.__name__, min(pos, end), f"{end - pos} bytes left over" if pos < end else TRUNCATED)
+        return value  # type: ignore[no-any-return]
 
     @classmethod
     def decode_prefix(
@@ -446,19 +486,12 @@ class Struct(metaclass=_StructType):
         :raises DecodeError: there is none.
         """
         end = len(data)
-        root = cls._root
         try:
-            if root is None:
-                value, pos = cls._read(data, start, end, ctx)
-            else:
-                value, pos = root._read(data, start, end, ctx)
+            value, pos = cls._enter(data, start, end, ctx)
         except (struct.error, IndexError) as e:
-            structure, offset = locate(e)
-            raise DecodeError(structure, offset, "the data end too early") from e
+            raise _truncated(e) from e
         if pos > end:
-            raise DecodeError(cls.__name__, end, "the data end too early")
-        if root is not None and type(value) is not cls:
-            raise DecodeError(cls.__name__, start, f"found {type(value).__name__}")
+            raise DecodeError(cls.__name__, end, TRUNCATED)
         return value, pos
 
     def raw(self, field: str) -> bytes:

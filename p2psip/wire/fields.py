@@ -20,6 +20,7 @@ RFC                  here                                        Python value
 from __future__ import annotations
 
 import copy
+import operator
 import struct
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
@@ -95,7 +96,7 @@ class Bool(Wire):
         flag = r.code.local("flag")
         code = r.code
         r.atom("B", flag, lambda at: [
-            f"if {flag} > 1: {code.failure(at, 'a Boolean is 0 or 1')}",
+            f"if {flag} > 1: {code.failure(f'pos + {at}', 'a Boolean is 0 or 1')}",
             f"{target} = {flag} == 1",
         ])
 
@@ -107,8 +108,7 @@ class NodeIdField(Wire):
     """A Node-ID: its size, 16 to 20 bytes, is a parameter of the overlay."""
 
     def read(self, r: Reader, target: str) -> None:
-        stop = r.code.local("stop")
-        r.step(f"{stop} = pos + {r.ctx}.node_id_length", f"{target} = data[pos:{stop}]", f"pos = {stop}")
+        r.take(target, f"{r.ctx}.node_id_length")
 
     def write(self, w: Writer, value: str) -> None:
         node_id = w.keep(value, "node_id")
@@ -156,8 +156,7 @@ class Opaque(Prefixed):
     """``opaque name<0..2^n-1>``."""
 
     def read(self, r: Reader, target: str) -> None:
-        size, stop = self.read_count(r), r.code.local("stop")
-        r.step(f"{stop} = pos + {size}", f"{target} = data[pos:{stop}]", f"pos = {stop}")
+        r.take(target, self.read_count(r))
 
     def write(self, w: Writer, value: str) -> None:
         data = w.keep(value, "opaque")
@@ -327,6 +326,8 @@ def read_items(r: Reader, target: str, size: str, item: Wire) -> None:
 def _read_loop(r: Reader, target: str, limit: str, item: Wire, uneven: str) -> None:
     code, outer_end = r.code, r.end
     items, one = code.local("items"), code.local("item")
+    code.add(f"if pos == {limit}: {target} = ()", "else:")
+    code.indent += 1
     code.add(f"{items} = []", f"while pos < {limit}:")
     code.indent += 1
     r.end = limit
@@ -335,6 +336,7 @@ def _read_loop(r: Reader, target: str, limit: str, item: Wire, uneven: str) -> N
     code.indent -= 1
     r.end = outer_end
     code.add(f"if pos != {limit}: {uneven}", f"{target} = tuple({items})")
+    code.indent -= 1
 
 
 def join_items(w: Writer, item: Wire, value: str) -> str:
@@ -347,7 +349,11 @@ def join_items(w: Writer, item: Wire, value: str) -> str:
         return f"{w.code.bind(_join_node_ids, 'join_node_ids')}({value}, {w.code.owner!r})"
     if isinstance(item, Opaque):
         return f"{w.code.bind(_join_opaque, 'join_opaque')}({value}, {item.count})"
-    return f"b''.join([i._write() for i in {value}])"
+    items = w.keep(value, "items")
+    return f"b''.join(map({w.code.bind(_write_each, 'write_each')}, {items})) if {items} else b''"
+
+
+_write_each = operator.methodcaller("_write")
 
 
 def _join_node_ids(node_ids: Iterable[bytes], owner: str) -> bytes:
@@ -363,7 +369,6 @@ def _join_opaque(items: Iterable[bytes], count: int) -> bytes:
 
 
 # The RFC spells them so.
-# ruff: noqa: PYI042
 uint8: TypeAlias = Annotated[int, Int(1)]
 uint16: TypeAlias = Annotated[int, Int(2)]
 uint32: TypeAlias = Annotated[int, Int(4)]

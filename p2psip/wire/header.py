@@ -139,13 +139,22 @@ def decode_header(data: bytes, ctx: WireContext = DEFAULT_CONTEXT) -> tuple[Forw
         another; or its length is not that of the data.
     """
     header, size = ForwardingHeader.decode_prefix(data, ctx)
+    check_header(header, data)
+    return header, size
+
+
+def check_header(header: ForwardingHeader, data: bytes) -> None:
+    """
+    Check what must hold for every header.
+
+    :raises DecodeError: the token or the version is another, or its length is not that of the data.
+    """
     if header.relo_token != RELO_TOKEN:
         raise DecodeError("ForwardingHeader", 0, "not a RELOAD message")
     if header.version != VERSION:
         raise DecodeError("ForwardingHeader", 10, f"version {header.version:#x} is not spoken here")
     if header.length != len(data):
         raise DecodeError("ForwardingHeader", 16, f"length says {header.length} bytes, found {len(data)}")
-    return header, size
 
 
 def with_header(header: ForwardingHeader, body: bytes) -> bytes:

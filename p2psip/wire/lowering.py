@@ -3,8 +3,8 @@ The text of a codec under construction: atoms fuse, steps follow.
 
 A field is *lowered* to fixed-size atoms and variable-size steps.  Neighbouring
 atoms become one precompiled `struct.Struct` call, even across the borders of
-fields and of nested structures, and the result is one Python function per
-direction with no loop over fields.
+fields, and the result is one Python function per direction with no loop over
+fields.
 
 Every generated line remembers the structure it serves, so that an exception
 raised by the line, such as `struct.error` past the end of the data, is traced
@@ -13,6 +13,7 @@ to structure and offset afterwards and costs nothing until then.
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import struct
 from collections.abc import Callable, Iterable
@@ -23,8 +24,10 @@ from p2psip.wire.errors import fail, fail_kind, fail_write
 OWNERS = "__owners__"
 """The global of generated code that tells, line by line, which structure is served."""
 
-Check = Callable[[str], Iterable[str]]
-"""Given the text of an offset, the lines that check what was read there."""
+Check = Callable[[int], Iterable[str]]
+"""Given how far beyond `pos` a number was read, the lines that check it."""
+
+BYTES = tuple([bytes([i]) for i in range(256)])
 
 
 class Code:
@@ -107,8 +110,11 @@ class Reader:
         self._formats += "x" * size
 
     def flush(self) -> None:
-        if not self._formats:
-            return
+        if ahead := self.flush_ahead():
+            self.code.add(f"pos += {ahead}")
+
+    def flush_ahead(self) -> int:
+        """Read what is pending but leave `pos` where it is; how far to move it is returned."""
         size = struct.calcsize("!" + self._formats)
         if not self._targets:
             pass
@@ -122,9 +128,15 @@ class Reader:
             comma = "," if len(self._targets) == 1 else ""
             self.code.add(f"{', '.join(self._targets)}{comma} = {unpack}(data, pos)")
         for offset, check in self._checks:
-            self.code.add(*check(f"pos + {offset}"))
-        self.code.add(f"pos += {size}")
+            self.code.add(*check(offset))
         self._formats, self._targets, self._checks = "", [], []
+        return size
+
+    def take(self, target: str, size: str) -> None:
+        """Read the next `size` bytes."""
+        ahead, stop = self.flush_ahead(), self.code.local("stop")
+        start = f"pos + {ahead}" if ahead else "pos"
+        self.code.add(f"{stop} = {start} + {size}", f"{target} = data[{start}:{stop}]", f"pos = {stop}")
 
     def step(self, *lines: str) -> None:
         self.flush()
@@ -132,58 +144,65 @@ class Reader:
 
 
 class Writer:
-    """Collects the encoding expression."""
+    """
+    Collects the encoding expression.
+
+    :ivar owner: the variable that holds the structure being written.
+    """
 
     def __init__(self, code: Code) -> None:
         self.code = code
         self.owner = "self"
-        self._formats = ""
-        self._values: list[str] = []
-        self._parts: list[str] = []
+        self._items: list[tuple[str, str]] = []  # (struct format, value), or ("", bytes)
 
     def atom(self, fmt: str, value: str) -> None:
-        self._formats += fmt
-        self._values.append(value)
-
-    def flush(self) -> None:
-        if not self._formats:
-            return
-        layout = struct.Struct("!" + self._formats)
-        if all(value.isdigit() for value in self._values):
-            constant = layout.pack(*map(int, self._values))
-            self._parts.append(repr(constant))
-        else:
-            pack = self.code.bind(layout.pack, f"pack_{self._formats}")
-            self._parts.append(f"{pack}({', '.join(self._values)})")
-        self._formats, self._values = "", []
+        """Write one number of `struct` format `fmt`."""
+        self._items.append((fmt, value))
 
     def step(self, expression: str) -> None:
-        self.flush()
-        self._parts.append(expression)
-
-    def prefix_table(self, fmt: str, sizes: Iterable[int]) -> dict[int, bytes] | None:
-        """
-        The finished bytes for each of a few possible lengths, if all else pending is constant.
-
-        What was pending is then in the table, and no longer pending.
-        """
-        if not all(value.isdigit() for value in self._values):
-            return None
-        layout = struct.Struct("!" + self._formats + fmt)
-        constants = [int(value) for value in self._values]
-        self._formats, self._values = "", []
-        return {size: layout.pack(*constants, size) for size in sizes}
-
-    def expression(self) -> str:
-        self.flush()
-        if len(self._parts) > 4:
-            return f"b''.join(({', '.join(self._parts)}))"
-        return " + ".join(self._parts) or "b''"
+        """Write the bytes that `expression` yields."""
+        self._items.append(("", expression))
 
     def keep(self, value: str, stem: str) -> str:
-        """Put `value` in a local variable when it is worth it; the text to use is returned."""
-        if "." not in value:
+        """Put `value` in a local variable unless it is one; the text to use is returned."""
+        if value.isidentifier():
             return value
         name = self.code.local(stem)
         self.code.add(f"{name} = {value}")
         return name
+
+    def region(self, fmt: str, inner: Writer) -> None:
+        """Write the byte count of what `inner` collected, and that."""
+        inner._items = [
+            (item_fmt, value if item_fmt else self.keep(value, "part")) for item_fmt, value in inner._items
+        ]
+        fixed = struct.calcsize("!" + "".join(item_fmt for item_fmt, _ in inner._items))
+        sizes = [f"len({value})" for item_fmt, value in inner._items if not item_fmt]
+        self.atom(fmt, " + ".join([*sizes, str(fixed)] if fixed or not sizes else sizes))
+        self._items += inner._items
+
+    def constants(self) -> tuple[str, list[int]] | None:
+        """What was collected so far, if all of it is known already; it is then collected no longer."""
+        if not all(fmt and value.isdigit() for fmt, value in self._items):
+            return None
+        formats, values = "".join(fmt for fmt, _ in self._items), [int(value) for _, value in self._items]
+        self._items = []
+        return formats, values
+
+    def expression(self) -> str:
+        parts: list[str] = []
+        for is_step, run in itertools.groupby(self._items, lambda item: not item[0]):
+            parts += [value for _, value in run] if is_step else [self._pack(list(run))]
+        if len(parts) > 4:
+            return f"b''.join(({', '.join(parts)}))"
+        return " + ".join(parts) or "b''"
+
+    def _pack(self, run: list[tuple[str, str]]) -> str:
+        formats, values = "".join(fmt for fmt, _ in run), [value for _, value in run]
+        layout = struct.Struct("!" + formats)
+        if all(value.isdigit() for value in values):
+            return repr(layout.pack(*map(int, values)))
+        if formats == "B" and values[0].startswith("len("):
+            # A table beats packing; a length cannot be negative.
+            return f"{self.code.bind(BYTES, 'byte')}[{values[0]}]"
+        return f"{self.code.bind(layout.pack, f'pack_{formats}')}({', '.join(values)})"

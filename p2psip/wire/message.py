@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from p2psip.wire import chord, methods, storage
 from p2psip.wire.codec import DEFAULT_CONTEXT, Struct, WireContext
-from p2psip.wire.codes import UNFRAGMENTED, MessageCode
+from p2psip.wire.codes import RELO_TOKEN, UNFRAGMENTED, MessageCode
 from p2psip.wire.contents import ErrorResponse, MessageContents
 from p2psip.wire.errors import DecodeError, UnknownKindError
-from p2psip.wire.header import ForwardingHeader, decode_header, with_header
+from p2psip.wire.header import ForwardingHeader, check_header, with_header
 from p2psip.wire.security import SecurityBlock
 
 BODIES: Mapping[int, type[Struct]] = MappingProxyType({
@@ -47,25 +46,18 @@ BODIES: Mapping[int, type[Struct]] = MappingProxyType({
 """The body of each message code, in an overlay whose topology plug-in is CHORD-RELOAD."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """
-    A received message.
-
-    :ivar raw: all its bytes; `raw_contents`: those of the MessageContents.
-    """
+class Message(Struct, keep=("contents",)):
+    """A whole message; its body stays bytes until asked for, so that the signature is checked first."""
 
     header: ForwardingHeader
     contents: MessageContents
     security: SecurityBlock
-    raw: bytes
-    raw_contents: bytes
 
     @property
     def signature_input(self) -> bytes:
         """What the signature covers, from the received bytes (RFC 6940, 6.3.4)."""
         return message_signature_input(
-            self.header.overlay, self.header.transaction_id, self.raw_contents,
+            self.header.overlay, self.header.transaction_id, self.raw("contents"),
             self.security.signature.raw("identity"),
         )
 
@@ -76,18 +68,17 @@ class Message:
 
 def decode_message(data: bytes, ctx: WireContext = DEFAULT_CONTEXT) -> Message:
     """
-    Read a whole message; its body stays bytes until asked for, so that the signature is checked first.
+    Read a whole message.
 
     :raises DecodeError: it is none, or a fragment.
     """
-    header, size = decode_header(data, ctx)
-    if header.fragment != UNFRAGMENTED:
+    if data[:4] != _TOKEN:
+        raise DecodeError("ForwardingHeader", 0, "not a RELOAD message")
+    message = Message.decode(data, ctx)
+    check_header(message.header, data)
+    if message.header.fragment != UNFRAGMENTED:
         raise DecodeError("ForwardingHeader", 12, "a fragment, not a whole message")
-    contents, stop = MessageContents.decode_prefix(data, ctx, size)
-    security, end = SecurityBlock.decode_prefix(data, ctx, stop)
-    if end != len(data):
-        raise DecodeError("SecurityBlock", end, f"{len(data) - end} bytes left over")
-    return Message(header, contents, security, data, data[size:stop])
+    return message
 
 
 def decode_body(
@@ -128,6 +119,7 @@ def encode_message(
     return with_header(header, contents + security)
 
 
+_TOKEN = RELO_TOKEN.to_bytes(4)
 _SIGNED_HEAD = struct.Struct("!IQ")
 
 
