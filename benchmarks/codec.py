@@ -45,13 +45,16 @@ def header() -> ForwardingHeader:
     return ForwardingHeader(
         overlay=0x9AA32B8D, configuration_sequence=22, transaction_id=0x1122334455667788,
         via_list=tuple(NodeDestination(node_id=node) for node in NODES[:3]),
-        destination_list=(NodeDestination(node_id=NODES[4]), ResourceDestination(resource_id=ResourceId(NODES[5]))),
+        destination_list=(
+            NodeDestination(node_id=NODES[4]), ResourceDestination(resource_id=ResourceId(NODES[5])),
+        ),
     )
 
 
 def bodies() -> dict[str, tuple[int, Any]]:
     value = StoredData(
-        storage_time=1_700_000_000_000, lifetime=86400, value=DataValue(value=bytes(400)), signature=signature(),
+        storage_time=1_700_000_000_000, lifetime=86400, value=DataValue(value=bytes(400)),
+        signature=signature(),
     )
     candidates = tuple(
         IceCandidate(
@@ -84,9 +87,9 @@ def ours() -> dict[str, Operation]:
             message = decode_message(data, CONTEXT)
             return decode_body(message.contents.message_code, message.contents.message_body, CONTEXT)
 
-        def encode(code: int = code, body: Any = body, head: Any = parsed.header, security: Any = parsed.security) -> object:
+        def encode(code: int = code, body: Any = body, parsed: Any = parsed) -> object:
             contents = MessageContents(message_code=code, message_body=body.encode())
-            return encode_message(head, contents, security)
+            return encode_message(parsed.header, contents, parsed.security)
 
         cases[f"{name}.decode"], cases[f"{name}.encode"] = decode, encode
     data = forwarded_message()
@@ -111,7 +114,10 @@ def by_hand() -> dict[str, Operation]:
     layout = struct.Struct("!IIHBBIIQIHHH")
     data = forwarded_message()
     values = layout.unpack_from(data)
-    return {"fixed_header.decode": lambda: layout.unpack_from(data), "fixed_header.encode": lambda: layout.pack(*values)}
+    return {
+        "fixed_header.decode": lambda: layout.unpack_from(data),
+        "fixed_header.encode": lambda: layout.pack(*values),
+    }
 
 
 # The structures of an Attach in the words of the other codec, which has none.
@@ -161,10 +167,11 @@ def theirs(path: str) -> dict[str, Operation]:
             security = p.SecurityBlock.decode(rest[stop:], context)
             return head, contents, security, cls.decode(contents.message_body, context)
 
-        head, contents, security, value = decode()
+        head, _, security, value = decode()
 
         def encode(code: int = code, body: Any = value, head: Any = head, security: Any = security) -> object:
-            rest = p.MessageContents(message_code=code, message_body=body.encode()).encode() + security.encode()
+            contents = p.MessageContents(message_code=code, message_body=body.encode())
+            rest = contents.encode() + security.encode()
             out = head.encode()
             return out[:16] + (len(out) + len(rest)).to_bytes(4) + out[20:] + rest
 
@@ -211,7 +218,7 @@ def measure(columns: dict[str, dict[str, Operation]], seconds: float) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prototype", metavar="PATH", help="a file with another codec, to measure beside ours")
+    parser.add_argument("--prototype", metavar="PATH", help="another codec to measure beside ours")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long to measure (default 4)")
     options = parser.parse_args()
     columns = {"ours": ours(), "by_hand": by_hand()}
@@ -226,8 +233,7 @@ def main() -> None:
     for row in result.values():
         if "ours_us" in row:
             row["times_limit"] = round(row["ours_us"] / limit, 1)
-    json.dump({"python": sys.version.split()[0], "unit": "microseconds", "cases": result}, sys.stdout, indent=2)
-    print()
+    print(json.dumps({"python": sys.version.split()[0], "unit": "microseconds", "cases": result}, indent=2))
 
 
 if __name__ == "__main__":

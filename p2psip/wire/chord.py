@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from p2psip.wire.codec import Choice, Struct, select
-from p2psip.wire.codes import ChordLeaveType, ChordUpdateType
-from p2psip.wire.fields import Int, NodeId, uint32, vec16
+from .codec import Choice, Struct, select
+from .codes import ChordLeaveType, ChordUpdateType
+from .fields import Int, NodeId, uint32, vec16
 
 
 class ChordUpdate(Choice):

@@ -38,9 +38,9 @@ from typing import (
     get_type_hints,
 )
 
-from p2psip.wire.codes import DataModel
-from p2psip.wire.errors import DecodeError, EncodeError, UnknownKindError
-from p2psip.wire.fields import (
+from .codes import DataModel
+from .errors import DecodeError, EncodeError, UnknownKindError
+from .fields import (
     NODE_ID_SIZES,
     NodeIdField,
     Rest,
@@ -48,7 +48,7 @@ from p2psip.wire.fields import (
     Wire,
     join_items,
 )
-from p2psip.wire.lowering import Check, Code, Reader, Writer, locate
+from .lowering import Check, Code, Reader, Writer, locate
 
 __all__ = [
     "Choice", "DecodeError", "EncodeError", "Struct", "UnknownKindError", "WireContext",
@@ -98,6 +98,7 @@ class WireContext:
 
 DEFAULT_CONTEXT = WireContext()
 TRUNCATED = "the data end too early"
+DISAGREE = "contents and length disagree"
 
 # -- Words of a declaration -------------------------------------------------
 
@@ -235,7 +236,7 @@ def _read_region(r: Reader, cls: Any, length: Any, following: list[tuple[str, An
     wires = [wire for _, (wire, _) in following]
 
     def disagree(test: str) -> Check:
-        return lambda at: [f"if {size} != {test}: {code.failure(f'pos + {at}', 'contents and length disagree')}"]
+        return lambda at: [f"if {size} != {test}: {code.failure(f'pos + {at}', DISAGREE)}"]
 
     # Where the contents are of known size one comparison is all, and the region needs no end of its own.
     if all(wire.size is not None for wire in wires):
@@ -257,7 +258,7 @@ def _read_region(r: Reader, cls: Any, length: Any, following: list[tuple[str, An
         r.end = stop
     read_layout(r, _Part(cls, dict(following)))
     if r.end != end:
-        code.add(f"if pos != {r.end}: {code.failure('pos', 'contents and length disagree')}")
+        code.add(f"if pos != {r.end}: {code.failure('pos', DISAGREE)}")
         r.end = end
 
 
@@ -335,7 +336,8 @@ def _make_init(cls: Any) -> Callable[..., None]:
     fields, defaults = cls.__match_args__, cls._defaults
     names = {f"default_{f}": defaults[f] for f in fields if f in defaults}
     parameters = [f"{f}=default_{f}" if f in defaults else f for f in fields]
-    code = Code(f"def __init__({', '.join(['self', '*', *parameters] if fields else ['self'])}):", cls.__name__)
+    signature = ", ".join(["self", "*", *parameters] if fields else ["self"])
+    code = Code(f"def __init__({signature}):", cls.__name__)
     code.names.update(names)
     code.add(*[f"self.{f} = {f}" for f in fields] or ["pass"])
     return code.compile(f"<wire {cls.__module__}.{cls.__name__}.init>")
@@ -399,7 +401,8 @@ class _StructType(type):
     """Turns the annotations of a class body into slots."""
 
     def __new__(
-        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, keep: Iterable[str] = (), **kw: Any,
+        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *,
+        keep: Iterable[str] = (), **kw: Any,
     ) -> Any:
         own = [
             field for field, hint in namespace.get("__annotations__", {}).items()
@@ -472,8 +475,10 @@ class Struct(metaclass=_StructType):
             value, pos = cls._enter(data, 0, end, ctx)
         except (struct.error, IndexError) as e:
             raise _truncated(e) from e
-        if pos != end:
-            raise DecodeError(cls.__name__, min(pos, end), f"{end - pos} bytes left over" if pos < end else TRUNCATED)
+        if pos > end:
+            raise DecodeError(cls.__name__, end, TRUNCATED)
+        if pos < end:
+            raise DecodeError(cls.__name__, pos, f"{end - pos} bytes left over")
         return value  # type: ignore[no-any-return]
 
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag, StrEnum
 from typing import Final
 
-from p2psip.errors import ErrorCode
+from ..errors import ErrorCode
 
 __all__ = [
     "LAST_INDEX",
@@ -94,7 +94,7 @@ class MessageCode(IntEnum):
 
 
 def is_request(message_code: int) -> bool:
-    """Whether a message with this code may be answered: odd and below the reserved range (RFC 6940, 6.3.3)."""
+    """Whether a message with this code may be answered: odd, and below what is reserved (RFC 6940, 6.3.3)."""
     return message_code & 1 == 1 and message_code < 0x8000
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from p2psip.wire.codec import Choice, Struct, length_of_rest, select
-from p2psip.wire.codes import ErrorCode, MessageCode, MessageExtensionType
-from p2psip.wire.fields import (
+from .codec import Choice, Struct, length_of_rest, select
+from .codes import ErrorCode, MessageCode, MessageExtensionType
+from .fields import (
     Int,
     boolean,
     opaque16,
@@ -47,7 +47,7 @@ class MessageContents(Struct):
 
 
 class ErrorResponse(Struct):
-    """The body of message_code 0xFFFF (RFC 6940, 6.3.3.1); `error_info` is text unless the code says otherwise."""
+    """The body of an error answer (RFC 6940, 6.3.3.1); `error_info` is text unless the code says otherwise."""
 
     error_code: Annotated[int, Int(2, ErrorCode)]
     error_info: opaque16 = b""

@@ -26,9 +26,9 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from p2psip import ids
-from p2psip.wire.errors import fail, fail_write
-from p2psip.wire.lowering import Reader, Writer
+from .. import ids
+from .errors import fail, fail_write
+from .lowering import Reader, Writer
 
 T = TypeVar("T")
 

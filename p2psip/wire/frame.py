@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from p2psip.wire.codec import Choice, select
-from p2psip.wire.codes import FramedMessageType
-from p2psip.wire.fields import Int, opaque24, uint32
+from .codec import Choice, select
+from .codes import FramedMessageType
+from .fields import Int, opaque24, uint32
 
 
 class FramedMessage(Choice):

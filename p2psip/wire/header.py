@@ -7,7 +7,7 @@ from __future__ import annotations
 import struct
 from typing import Annotated
 
-from p2psip.wire.codec import (
+from .codec import (
     DEFAULT_CONTEXT,
     Choice,
     Struct,
@@ -16,15 +16,15 @@ from p2psip.wire.codec import (
     length_of_rest,
     select,
 )
-from p2psip.wire.codes import (
+from .codes import (
     RELO_TOKEN,
     UNFRAGMENTED,
     VERSION,
     DestinationType,
     ForwardingOptionType,
 )
-from p2psip.wire.errors import DecodeError, EncodeError
-from p2psip.wire.fields import (
+from .errors import DecodeError, EncodeError
+from .fields import (
     Int,
     NodeId,
     ResourceId,

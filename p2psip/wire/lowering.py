@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from p2psip.wire.errors import fail, fail_kind, fail_write
+from .errors import fail, fail_kind, fail_write
 
 OWNERS = "__owners__"
 """The global of generated code that tells, line by line, which structure is served."""
@@ -191,8 +191,9 @@ class Writer:
 
     def expression(self) -> str:
         parts: list[str] = []
-        for is_step, run in itertools.groupby(self._items, lambda item: not item[0]):
-            parts += [value for _, value in run] if is_step else [self._pack(list(run))]
+        for is_atom, items in itertools.groupby(self._items, lambda item: item[0] != ""):
+            run = list(items)
+            parts += [self._pack(run)] if is_atom else [value for _, value in run]
         if len(parts) > 4:
             return f"b''.join(({', '.join(parts)}))"
         return " + ".join(parts) or "b''"

@@ -6,13 +6,13 @@ import struct
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from p2psip.wire import chord, methods, storage
-from p2psip.wire.codec import DEFAULT_CONTEXT, Struct, WireContext
-from p2psip.wire.codes import RELO_TOKEN, UNFRAGMENTED, MessageCode
-from p2psip.wire.contents import ErrorResponse, MessageContents
-from p2psip.wire.errors import DecodeError, UnknownKindError
-from p2psip.wire.header import ForwardingHeader, check_header, with_header
-from p2psip.wire.security import SecurityBlock
+from . import chord, methods, storage
+from .codec import DEFAULT_CONTEXT, Struct, WireContext
+from .codes import RELO_TOKEN, UNFRAGMENTED, MessageCode
+from .contents import ErrorResponse, MessageContents
+from .errors import DecodeError, UnknownKindError
+from .header import ForwardingHeader, check_header, with_header
+from .security import SecurityBlock
 
 BODIES: Mapping[int, type[Struct]] = MappingProxyType({
     MessageCode.PROBE_REQ: methods.ProbeReq,

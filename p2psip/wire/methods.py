@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated
 
-from p2psip.wire.codec import Choice, Struct, length_of_rest, select
-from p2psip.wire.codes import (
+from .codec import Choice, Struct, length_of_rest, select
+from .codes import (
     AddressType,
     ApplicationId,
     CandType,
@@ -14,7 +14,7 @@ from p2psip.wire.codes import (
     OverlayLinkType,
     ProbeInformationType,
 )
-from p2psip.wire.fields import (
+from .fields import (
     Int,
     NodeId,
     When,
@@ -32,7 +32,7 @@ from p2psip.wire.fields import (
     vec16,
     vec24,
 )
-from p2psip.wire.header import Destination
+from .header import Destination
 
 # -- Joining and leaving (6.4.2) --------------------------------------------
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from p2psip.wire.codec import Choice, Struct, length_of_rest, select
-from p2psip.wire.codes import (
+from .codec import Choice, Struct, length_of_rest, select
+from .codes import (
     CertificateType,
     HashAlgorithm,
     SignatureAlgorithm,
     SignerIdentityType,
 )
-from p2psip.wire.fields import Int, opaque8, opaque16, uint16, vec16
+from .fields import Int, opaque8, opaque16, uint16, vec16
 
 
 class GenericCertificate(Struct):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from p2psip.wire.codec import Choice, length_of_rest, select
-from p2psip.wire.codes import SipRegistrationType
-from p2psip.wire.fields import Int, opaque16, rest, uint8, uint16, vec16
-from p2psip.wire.header import Destination
+from .codec import Choice, length_of_rest, select
+from .codes import SipRegistrationType
+from .fields import Int, opaque16, rest, uint8, uint16, vec16
+from .header import Destination
 
 
 class SipRegistration(Choice):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from p2psip import ids
-from p2psip.wire.codec import Struct, WireContext, length_of_rest
-from p2psip.wire.codes import DataModel, HashAlgorithm
-from p2psip.wire.codes import Kind as RegisteredKind
-from p2psip.wire.fields import (
+from .. import ids
+from .codec import Struct, WireContext, length_of_rest
+from .codes import DataModel, HashAlgorithm
+from .codes import Kind as RegisteredKind
+from .fields import (
     ByModel,
     Int,
     NodeId,
@@ -26,7 +26,7 @@ from p2psip.wire.fields import (
     vec16,
     vec32,
 )
-from p2psip.wire.security import Signature
+from .security import Signature
 
 KindId: TypeAlias = Annotated[int, Int(4, RegisteredKind)]
 DictionaryKey: TypeAlias = opaque16
