@@ -42,6 +42,7 @@ class _Transaction:
     """One request and what is known of its fate."""
 
     __slots__ = (
+        "_cancelled",
         "answered",
         "believed",
         "call",
@@ -67,10 +68,14 @@ class _Transaction:
         self.transmit = transmit
         self.interval = interval
         self.started = started
-        self.answered: Deferred[Answer] = Deferred(lambda _: cancelled(transaction_id) and None)
+        self.answered: Deferred[Answer] = Deferred(self._cancel)
         self.transmissions = 0
         self.call: IDelayedCall | None = None
         self.intermediate_error: RELOADError | None = None
+        self._cancelled = cancelled
+
+    def _cancel(self, _: Deferred[Answer]) -> None:
+        self._cancelled(self.id)
 
 
 class Transactions:

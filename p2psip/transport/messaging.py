@@ -1,0 +1,316 @@
+"""The Message Transport: requests of ours out, everything that comes in to where it belongs (RFC 6940 §6.1, §6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..config.document import Configuration
+from ..errors import ConfigTooNew, ConfigTooOld, MessageTooLarge, RELOADError, error_of
+from ..forwarding.router import (
+    Deliver,
+    Dropped,
+    Forward,
+    Refused,
+    Router,
+    Unroutable,
+    answer_destinations,
+)
+from ..ids import NodeId, wildcard_node_id
+from ..interfaces import (
+    Answer,
+    ILink,
+    IMessaging,
+    ISigner,
+    IVerifier,
+    Reply,
+    Request,
+    SignedBy,
+)
+from ..security.signing import VerificationError
+from ..wire.codec import Struct
+from ..wire.codes import MessageCode, is_request
+from ..wire.contents import ErrorResponse
+from ..wire.errors import DecodeError
+from ..wire.header import (
+    Destination,
+    ForwardingHeader,
+    NodeDestination,
+    ResourceDestination,
+)
+from ..wire.message import decode_body
+from ..wire.methods import ConfigUpdateReq
+from .dispatch import Dispatch
+from .messages import (
+    ANY_SEQUENCE,
+    Arrived,
+    compose,
+    copied_options,
+    open_message,
+    request_code,
+    seal,
+)
+from .transactions import Transactions
+
+
+@implementer(IMessaging)
+class Messaging:
+    """Sends requests and answers, forwards what is not for this node, and verifies what is.
+
+    `link_to` is the Connection Table's, `answers_for` the Topology Plug-in's.  `mend` is asked, after an error of
+    configuration_sequence, to bring the two nodes to one configuration; the request is then tried once more.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        configuration: Callable[[], Configuration],
+        signer: ISigner,
+        verifier: IVerifier,
+        router: Router,
+        link_to: Callable[[NodeId], ILink | None],
+        answers_for: Callable[[bytes, NodeId], bool],
+        mend: Callable[[RELOADError], Deferred[None]],
+        transactions: Transactions,
+        clock: IReactorTime,
+        count: Callable[[str], None],
+    ) -> None:
+        self.node_id = node_id
+        self._configuration = configuration
+        self._signer = signer
+        self._verifier = verifier
+        self._router = router
+        self._link_to = link_to
+        self._answers_for = answers_for
+        self._mend = mend
+        self._transactions = transactions
+        self._clock = clock
+        self._count = count
+        self.dispatch: Dispatch
+        self.forwarded = 0
+        self.delivered = 0
+
+    # -- Requests of ours -----------------------------------------------------------------------------
+
+    def request(
+        self,
+        destination_list: Sequence[Destination],
+        body: Struct,
+        signer: ISigner | None = None,
+        certificates: Sequence[bytes] = (),
+    ) -> Deferred[Answer]:
+        """See `IMessaging`."""
+        return Deferred.fromCoroutine(
+            self._request(tuple(destination_list), body, signer or self._signer, certificates)
+        )
+
+    async def _request(
+        self,
+        destination_list: tuple[Destination, ...],
+        body: Struct,
+        signer: ISigner,
+        certificates: Sequence[bytes],
+    ) -> Answer:
+        try:
+            return await self._transact(destination_list, body, signer, certificates)
+        except (ConfigTooOld, ConfigTooNew) as error:
+            if error.signer is None or isinstance(body, ConfigUpdateReq):
+                raise
+            await self._mend(error)
+        return await self._transact(destination_list, body, signer, certificates)
+
+    def _transact(
+        self,
+        destination_list: tuple[Destination, ...],
+        body: Struct,
+        signer: ISigner,
+        certificates: Sequence[bytes],
+    ) -> Deferred[Answer]:
+        configuration = self._configuration()
+        sending = _Sending(self, configuration, destination_list, body, signer, certificates)
+        return self._transactions.begin(
+            sending.transmit,
+            lambda signed_by: self._believed(destination_list[-1], signed_by),
+            configuration.overlay_reliability_timer / 1000,
+        )
+
+    def _believed(self, target: Destination, signer: SignedBy) -> bool:
+        """Whether an answer by `signer` may be one to a request for `target` (RFC 6940 §6.3.4)."""
+        if isinstance(target, NodeDestination):
+            # "unless the response has been sent to the wildcard Node-ID"
+            return target.node_id in (signer.node_id, wildcard_node_id(len(self.node_id)))
+        if isinstance(target, ResourceDestination):
+            return self._answers_for(target.resource_id, signer.node_id)
+        return True
+
+    def _answer_ourselves(self, transaction_id: int, request: Request) -> None:
+        """Serve a request of this node to itself; neither signed nor encoded, since nobody stands between."""
+        ours = SignedBy(self._signer.identity, self.node_id)
+
+        def replied(reply: Reply) -> None:
+            answer = Answer(reply.body, ours, reply.certificates, reply.extensions)
+            self._transactions.answered(transaction_id, answer)
+
+        def failed(failure: Failure) -> None:
+            failure.trap(RELOADError)
+            error = failure.value
+            assert isinstance(error, RELOADError)
+            self._transactions.refused(transaction_id, error, ours)
+
+        answered = self.dispatch.answer(request).addCallbacks(replied, failed)
+        answered.addErrback(lambda failure: self.log.failure("no answer to ourselves", failure))
+
+    # -- What comes in -----------------------------------------------------------------------------------
+
+    def receive(self, previous_hop: NodeId, data: bytes) -> None:
+        """A whole message has come over the link to `previous_hop`."""
+        verdict = self._router.receive(previous_hop, data)
+        if isinstance(verdict, Forward):
+            self._forward(verdict)
+        elif isinstance(verdict, Deliver):
+            self._deliver(verdict)
+        elif isinstance(verdict, Refused):
+            self.dispatch.refuse(verdict.header, verdict.previous_hop, verdict.error)
+        elif isinstance(verdict, Dropped):
+            self._count(verdict.cause)
+
+    def _forward(self, forward: Forward) -> None:
+        link = self._link_to(forward.next_hop)
+        if link is None:
+            self._count("next hop not connected")
+        elif link.send(forward.data):
+            self.forwarded += 1
+        else:
+            self._count("link congested")
+
+    def _deliver(self, delivered: Deliver) -> None:
+        self.delivered += 1
+        try:
+            arrived = open_message(delivered, self._configuration().context, self._verifier)
+        except DecodeError as error:
+            self._count(f"undecodable {error.structure}")
+            return
+        except VerificationError as error:
+            self._count(f"unverified: {error.cause}")
+            return
+        if is_request(arrived.contents.message_code):
+            self.dispatch.receive(arrived)
+        elif arrived.header.transaction_id not in self._transactions:
+            self._count("answer to no request")
+        else:
+            self._answered(arrived)
+
+    def _answered(self, arrived: Arrived) -> None:
+        contents, transaction_id = arrived.contents, arrived.header.transaction_id
+        configuration = self._configuration()
+        try:
+            body = decode_body(contents.message_code, contents.message_body, configuration.context)
+        except DecodeError as error:
+            self._count(f"undecodable {error.structure}")
+            return
+        if isinstance(body, ErrorResponse):
+            refusal = error_of(body.error_code, body.error_info)
+            refusal.signer = arrived.signer.node_id
+            self._transactions.refused(transaction_id, refusal, arrived.signer)
+            return
+        hops = configuration.initial_ttl - arrived.header.ttl
+        answer = Answer(body, arrived.signer, arrived.certificates, contents.extensions, hops)
+        self._transactions.answered(transaction_id, answer)
+
+    # -- Answers of ours -----------------------------------------------------------------------------------
+
+    def send_answer(self, request: ForwardingHeader, previous_hop: NodeId, sealed: bytes) -> None:
+        """Send an answer back the way that its request came (RFC 6940 §6.2.2)."""
+        destinations = answer_destinations(request, previous_hop)
+        data = compose(
+            self._configuration(),
+            request.transaction_id,
+            destinations,
+            sealed,
+            options=copied_options(request),
+        )
+        self.send(destinations, data)
+
+    def send(self, destination_list: Sequence[Destination], data: bytes) -> None:
+        """Send a message of ours on its way; what cannot be sent now is counted, its repetition mends it."""
+        try:
+            hop = self._router.route(destination_list)
+        except Unroutable as error:
+            self._count(f"unroutable: {error}")
+            return
+        link = self._link_to(hop) if hop is not None else None
+        if link is None:
+            self._count("next hop not connected")
+        elif not link.send(data):
+            self._count("link congested")
+
+
+class _Sending:
+    """One request and its transmissions: signed once, routed anew each time."""
+
+    def __init__(
+        self,
+        messaging: Messaging,
+        configuration: Configuration,
+        destination_list: tuple[Destination, ...],
+        body: Struct,
+        signer: ISigner,
+        certificates: Sequence[bytes],
+    ) -> None:
+        self._messaging = messaging
+        self._configuration = configuration
+        self._destination_list = destination_list
+        self._body = body
+        self._code = request_code(body)
+        self._signer = signer
+        self._certificates = certificates
+        self._sealed = b""
+        self._ours = False
+
+    def transmit(self, transaction_id: int) -> None:
+        """Send the request once.
+
+        :raises MessageTooLarge: it exceeds the overlay's max-message-size.
+        """
+        messaging = self._messaging
+        router = messaging._router
+        try:
+            ours = router.route(self._destination_list) is None
+        except Unroutable as error:
+            messaging._count(f"unroutable: {error}")
+            return
+        if ours:
+            self._transmit_to_ourselves(transaction_id)
+            return
+        if not self._sealed:
+            overlay = self._configuration.overlay_hash
+            body = self._body.encode()
+            self._sealed = seal(overlay, transaction_id, self._code, body, self._signer, self._certificates)
+        destinations = router.without_self(self._destination_list)
+        sequence = ANY_SEQUENCE if self._code == MessageCode.CONFIG_UPDATE_REQ else None
+        data = compose(self._configuration, transaction_id, destinations, self._sealed, sequence=sequence)
+        if len(data) > self._configuration.max_message_size:
+            raise MessageTooLarge(f"{len(data)} bytes exceed max-message-size")
+        messaging.send(destinations, data)
+
+    def _transmit_to_ourselves(self, transaction_id: int) -> None:
+        """Once only, and not before the caller's turn is over: answers to ourselves must not pile up a stack."""
+        if self._ours:
+            return
+        self._ours = True
+        messaging = self._messaging
+        request = Request(
+            self._body,
+            SignedBy(self._signer.identity, self._signer.node_id),
+            messaging.node_id,
+            transaction_id,
+            (self._signer.identity.certificate, *self._certificates),
+        )
+        messaging._clock.callLater(0, messaging._answer_ourselves, transaction_id, request)
