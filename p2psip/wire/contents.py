@@ -47,7 +47,7 @@ class MessageContents(Struct):
 
 
 class ErrorResponse(Struct):
-    """The body of an error answer (RFC 6940, 6.3.3.1); `error_info` is text unless the code says otherwise."""
+    """The body of an error answer (RFC 6940, 6.3.3.1); `error_info` is text, for some codes a structure."""
 
     error_code: Annotated[int, Int(2, ErrorCode)]
     error_info: opaque16 = b""
