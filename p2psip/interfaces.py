@@ -1,11 +1,12 @@
 """The seams of the house: through one of these every floor is reached, and so can be replaced.
 
-By another overlay algorithm, by another link, by a fake in a test, or by ten thousand of them in the simulator.
+By another overlay algorithm, by another link, by a fake in a test, or by ten thousand of them in the
+simulator.
 
 Where a method answers a Deferred the caller may await it.  Methods named for something that happened
 (`link_opened`, `message_received`) are told, not asked: they answer nothing and must not raise.  What
-`twisted.plugin` finds are *factories*; each node builds its own instance from them and lends it a host interface,
-never the node itself.
+`twisted.plugin` finds are *factories*; each node builds its own instance from them and lends it a host
+interface, never the node itself.
 """
 
 from __future__ import annotations
@@ -89,13 +90,13 @@ class ILink(Interface):
     protocol: str = Attribute("The link protocol's name, such as 'TLS-TCP-FH-NO-ICE'.")
     address: str = Attribute("The other end's address, for people: '127.0.0.2:6084' or '[::1]:6084'.")
     outgoing: bool = Attribute("Whether we opened it.")
-    rtt: float | None = Attribute("Smoothed round-trip time in seconds (RFC 6298); None before the first ACK.")
+    rtt: float | None = Attribute("Smoothed round-trip time, seconds (RFC 6298); None before the first ACK.")
 
     def send(message: bytes) -> bool:
         """Queue `message`.  The link frames it, numbers it and sees it acknowledged.
 
-        Answers False when the bounded queue is full or the link is closing: the message is dropped and counted,
-        and the originator's retransmission mends it.
+        Answers False when the bounded queue is full or the link is closing: the message is dropped and
+        counted, and the originator's retransmission mends it.
         """
 
     def close(reason: Exception | None = None) -> None:
@@ -109,7 +110,11 @@ class ILinkOwner(Interface):
         """`link` is up and its Node-ID is proved."""
 
     def message_received(link: ILink, message: bytes) -> None:
-        """A whole message, its framing taken off, came in on `link`."""
+        """A whole message, its framing taken off, came in on `link`.
+
+        One larger than max-message-size comes cut off: its forwarding header and at least the message code,
+        so that the error can be sent; `link` closes after this (RFC 6940 §6.6).
+        """
 
     def link_failing(link: ILink) -> None:
         """ACKs are overdue: `link` must not be routed over for now (RFC 6940 §6.6.5)."""
@@ -162,7 +167,7 @@ class ILinkProtocol(Interface):
         """Open a link to whatever valid node of the overlay is there (RFC 6940 §11.4)."""
 
     def offer_application(expected: NodeId, application: int) -> (
-        "tuple[Sequence[IceCandidate], Deferred[IApplicationConnection]]"
+        tuple[Sequence[IceCandidate], Deferred[IApplicationConnection]]
     ):
         """Take one application connection from `expected`: the candidates to send it, and the connection."""
 
@@ -191,8 +196,13 @@ class ILinkProtocolFactory(IPlugin):
     link_type: int = Attribute("Its OverlayLinkType.")
     ice: bool = Attribute("Whether it belongs to overlays that use ICE.")
 
-    def build(host: ILinkHost, reactor: Any, addresses: Sequence[str], port: int) -> ILinkProtocol:
-        """Make the link protocol of one node, bound to `addresses` and `port`."""
+    def build(
+        host: ILinkHost, reactor: Any, addresses: Sequence[str], port: int, advertise: Sequence[str] = ()
+    ) -> ILinkProtocol:
+        """Make the link protocol of one node, bound to `addresses` (none: to all) and `port`.
+
+        Candidates name the addresses in `advertise`, if there are any; else the bound ones.
+        """
 
 
 # -- Forwarding and Link Management ---------------------------------------------------------------------
@@ -247,7 +257,9 @@ class ITopologyHost(IMessaging):
         """Store to `joining_peer` every resource in (low, high] (RFC 6940 §10.5, step 6)."""
 
     def responsibility_changed() -> None:
-        """Neighbors or our span have changed: replicate, and forget what is no longer ours to keep (§10.7.3)."""
+        """Neighbors or our span have changed: replicate, and forget what is no longer ours to keep
+        (§10.7.3).
+        """
 
     def lost_overlay() -> None:
         """No successor is left: the node has to join again (RFC 6940 §10.7.1)."""
@@ -271,7 +283,9 @@ class ITopologyPlugin(Interface):
         """The other peers that should hold copies of `resource`, when this node is responsible for it."""
 
     def replica_expected(resource: ResourceId, sender: NodeId) -> bool:
-        """Whether this node should hold a copy of `resource`, and `sender` may bring it (RFC 6940 §7.4.1.1)."""
+        """Whether this node should hold a copy of `resource`, and `sender` may bring it (RFC 6940
+        §7.4.1.1).
+        """
 
     def still_keeps(resource: ResourceId) -> bool:
         """Whether this node is responsible for `resource` or within its replica set (RFC 6940 §10.7.3)."""
@@ -280,7 +294,9 @@ class ITopologyPlugin(Interface):
         """Whether an answer from `signer` for `resource` is believable: nobody nearer is known (§6.3.4)."""
 
     def join() -> Deferred[None]:
-        """Become a peer: a bootstrap link is up.  Fails when that cannot be done now; it may be called again."""
+        """Become a peer: a bootstrap link is up.  Fails when that cannot be done now; it may be called
+        again.
+        """
 
     def found() -> None:
         """Become the first peer of the overlay: responsible for everything."""
@@ -304,7 +320,9 @@ class ITopologyPlugin(Interface):
         """`node_id` attached with send_update: send it an Update of type full."""
 
     def responsible_ppb() -> int:
-        """The part of the ring that this node is responsible for, in parts per billion (RFC 6940 §6.4.2.5)."""
+        """The part of the ring that this node is responsible for, in parts per billion (RFC 6940
+        §6.4.2.5).
+        """
 
     def link_opened(node_id: NodeId) -> None:
         """A node was connected."""
@@ -362,7 +380,8 @@ class Stored:
     replicas: Sequence[NodeId] = field(default=())
 
 
-# -- Messaging Service Boundary -------------------------------------------------------------------------------
+# -- Messaging Service Boundary
+# -------------------------------------------------------------------------------
 
 
 class IOverlay(IMessaging):
@@ -387,12 +406,13 @@ class IOverlay(IMessaging):
     ) -> Deferred[Stored]:
         """Sign and store `values` (DataValue, ArrayEntry or DictionaryEntry, as the Kind wants) under `name`.
 
-        `lifetime` is in seconds.  `signer` is the node's own unless given; it signs the values and the request.
-        Fails with the RELOADError of the responsible peer.
+        `lifetime` is in seconds.  `signer` is the node's own unless given; it signs the values and the
+        request. Fails with the RELOADError of the responsible peer.
         """
 
     def fetch(name: bytes, kind_id: int, keys: Sequence[bytes] = ()) -> Deferred[Sequence[FetchedValue]]:
-        """Every existing, verified value of a Kind under `name`; for a dictionary only `keys`, if any are given.
+        """Every existing, verified value of a Kind under `name`; for a dictionary only `keys`, if any are
+        given.
 
         Values that are not believable are left out and counted.
         """

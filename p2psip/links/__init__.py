@@ -1,0 +1,1 @@
+"""Overlay links: how neighbors are reached, and application connections with them (RFC 6940 §6.5, §6.6)."""

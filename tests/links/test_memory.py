@@ -1,0 +1,361 @@
+"""Links in memory: the same interface, with the network in the test's hand."""
+
+from __future__ import annotations
+
+from random import Random
+
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from p2psip.errors import LinkError
+from p2psip.ids import NodeId
+from p2psip.interfaces import IApplicationConnection, ILink, ILinkHost, ILinkProtocol, ILinkProtocolFactory
+from p2psip.links.application import MOST_BUFFERED, ApplicationConnection
+from p2psip.links.memory import MOST_UNDERWAY, MemoryLinkFactory, MemoryLinks, MemoryNetwork
+from p2psip.links.stream import MemoryStream
+
+from .hosts import Host, RecordingOwner, unproved
+
+A, B, C = (NodeId(letter * 16) for letter in (b"A", b"B", b"C"))
+
+
+class Echo(Protocol):
+    """Remembers what it hears."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.lost: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+
+
+class NetworkTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.network = MemoryNetwork(self.clock, Random(1), lambda here, there: 0.05)
+        self.nodes = {node_id: self.node(node_id) for node_id in (A, B, C)}
+
+    def node(self, node_id: NodeId) -> MemoryLinks:
+        links = MemoryLinks(self.network, Host(unproved(node_id), self.clock))
+        self.successResultOf(links.listen())
+        return links
+
+    def owner(self, node_id: NodeId) -> RecordingOwner:
+        owner = self.nodes[node_id].host.owner
+        assert isinstance(owner, RecordingOwner)
+        return owner
+
+    def run_for(self, seconds: float) -> None:
+        self.clock.pump([0.01] * round(seconds / 0.01))
+
+    def link(self, here: NodeId = A, there: NodeId = B) -> ILink:
+        connecting = self.nodes[here].connect(self.nodes[there].candidates(), there)
+        self.run_for(0.5)
+        return self.successResultOf(connecting)
+
+
+class LinkTests(NetworkTestCase):
+    def test_interfaces(self) -> None:
+        link = self.link()
+        self.assertTrue(verifyObject(ILink, link))
+        self.assertTrue(verifyObject(ILinkProtocol, self.nodes[A]))
+        self.assertTrue(verifyObject(ILinkProtocolFactory, MemoryLinkFactory(self.network)))
+        self.assertTrue(verifyObject(ILinkHost, self.nodes[A].host))
+
+    def test_connect(self) -> None:
+        link = self.link()
+        self.assertEqual((link.node_id, link.outgoing, link.address), (B, True, "10.0.0.2:6084"))
+        [theirs] = self.owner(B).links
+        self.assertEqual((theirs.node_id, theirs.outgoing, theirs.address), (A, False, "10.0.0.1:6084"))
+
+    def test_handshake_takes_two_round_trips(self) -> None:
+        connecting = self.nodes[A].connect(self.nodes[B].candidates(), B)
+        self.clock.advance(0.19)
+        self.assertNoResult(connecting)
+        self.clock.advance(0.02)
+        self.successResultOf(connecting)
+
+    def test_messages_keep_order(self) -> None:
+        """Even where the latency does not."""
+        link = self.link()
+        latencies = iter([0.5, 0.1, 0.3])
+        self.network.latency = lambda here, there: next(latencies)
+        for message in (b"1", b"2", b"3"):
+            self.assertTrue(link.send(message))
+        self.run_for(0.4)
+        self.assertEqual(self.owner(B).messages, [])
+        self.run_for(0.2)
+        self.assertEqual(self.owner(B).messages, [b"1", b"2", b"3"])
+
+    def test_loss(self) -> None:
+        link = self.link()
+        self.network.loss = 0.5
+        for number in range(200):
+            link.send(bytes([number]))
+        self.run_for(0.1)
+        self.assertTrue(60 < len(self.owner(B).messages) < 140)
+        self.assertEqual(self.network.counters["lost"] + len(self.owner(B).messages), 200)
+
+    def test_bounded(self) -> None:
+        link = self.link()
+        self.assertTrue(all(link.send(b"") for _ in range(MOST_UNDERWAY)))
+        self.assertFalse(link.send(b""))
+        self.run_for(0.1)
+        self.assertTrue(link.send(b""))
+
+    def test_close(self) -> None:
+        """What was sent before arrives; each owner hears of it once."""
+        link = self.link()
+        link.send(b"last")
+        link.close(LinkError("enough"))
+        link.close()
+        self.assertFalse(link.send(b"later"))
+        self.run_for(1)
+        self.assertEqual(self.owner(B).messages, [b"last"])
+        for node_id, other in ((A, B), (B, A)):
+            self.assertEqual(self.owner(node_id).events, [("opened", other), ("closed", other)])
+        self.assertEqual(str(self.owner(A).reasons[0]), "enough")
+
+    def test_stop(self) -> None:
+        self.link()
+        stopped = self.nodes[B].stop()
+        self.run_for(1)
+        self.successResultOf(stopped)
+        self.assertEqual(self.owner(A).events, [("opened", B), ("closed", B)])
+        connecting = self.nodes[A].connect(self.nodes[B].candidates(), B)
+        self.run_for(1)
+        self.failureResultOf(connecting, LinkError)
+
+    def test_wrong_node(self) -> None:
+        connecting = self.nodes[A].connect(self.nodes[B].candidates(), C)
+        self.run_for(1)
+        self.failureResultOf(connecting, LinkError)
+        self.assertEqual(self.owner(A).rejected, ["other Node-ID"])
+        self.assertEqual(self.owner(B).links, [])
+
+    def test_bootstrap(self) -> None:
+        connecting = self.nodes[A].connect_to_bootstrap(self.nodes[B].address, 6084)
+        self.run_for(1)
+        self.assertEqual(self.successResultOf(connecting).node_id, B)
+        connecting = self.nodes[A].connect_to_bootstrap(self.nodes[A].address, 6084)
+        self.run_for(1)
+        self.failureResultOf(connecting, LinkError)
+
+    def test_address_in_use(self) -> None:
+        links = MemoryLinks(self.network, Host(unproved(C), self.clock), self.nodes[A].address)
+        self.assertIn("--reload-port", str(self.failureResultOf(links.listen(), LinkError).value))
+
+
+class FailureTests(NetworkTestCase):
+    """Partitions and deaths, and what the links say of them (RFC 6940 §6.6.5)."""
+
+    def test_partition(self) -> None:
+        link = self.link()
+        self.network.partition([self.nodes[A].address])
+        self.assertTrue(link.send(b"in vain"))
+        self.run_for(0.9)
+        self.assertEqual(self.owner(A).events, [("opened", B)])
+        self.run_for(0.2)
+        self.assertEqual(self.owner(A).events, [("opened", B), ("failing", B)])
+        self.network.heal()
+        self.assertEqual(self.owner(A).events[2:], [("recovered", B)])
+        link.send(b"arrives")
+        self.run_for(0.1)
+        self.assertEqual(self.owner(B).messages, [b"arrives"])
+        self.run_for(60)
+        self.assertEqual(len(self.owner(A).events), 3)
+
+    def test_dead_after_thirty_seconds(self) -> None:
+        link = self.link()
+        self.network.partition([self.nodes[A].address])
+        link.send(b"in vain")
+        self.run_for(31.1)
+        self.assertEqual(self.owner(A).events, [("opened", B), ("failing", B), ("closed", B)])
+        self.assertIsInstance(self.owner(A).reasons[0], LinkError)
+        self.assertFalse(link.send(b"late"))
+
+    def test_half_open(self) -> None:
+        """The other end gave the link up meanwhile: the next message finds out."""
+        link = self.link()
+        self.network.partition([self.nodes[A].address])
+        link.send(b"in vain")
+        self.run_for(32)
+        self.network.heal()
+        [theirs] = self.owner(B).links
+        theirs.send(b"anybody there?")
+        self.run_for(0.1)
+        self.assertEqual(self.owner(B).events, [("opened", A), ("closed", A)])
+
+    def test_kill(self) -> None:
+        link = self.link()
+        self.network.kill(self.nodes[B].address)
+        link.send(b"in vain")
+        self.run_for(35)
+        self.assertEqual(self.owner(A).events, [("opened", B), ("failing", B), ("closed", B)])
+        self.assertEqual(self.owner(B).events, [("opened", A)])
+        connecting = self.nodes[C].connect_to_bootstrap(self.nodes[B].address, 6084)
+        self.run_for(9.9)
+        self.assertNoResult(connecting)
+        self.run_for(0.2)
+        self.failureResultOf(connecting, LinkError)
+
+    def test_killed_in_the_handshake(self) -> None:
+        connecting = self.nodes[A].connect(self.nodes[B].candidates(), B)
+        self.clock.advance(0.2)
+        link = self.successResultOf(connecting)
+        self.network.kill(self.nodes[B].address)
+        link.send(b"in vain")
+        self.run_for(40)
+        self.assertEqual(self.owner(B).events, [])
+        self.assertEqual(self.owner(A).events[-1], ("closed", B))
+
+    def test_revived(self) -> None:
+        address = self.nodes[B].address
+        self.network.kill(address)
+        self.network.revive(address)
+        again = MemoryLinks(self.network, Host(unproved(B), self.clock), address)
+        self.successResultOf(again.listen())
+        self.nodes[B] = again
+        self.assertEqual(self.link().node_id, B)
+
+
+class ApplicationTests(NetworkTestCase):
+    def connections(self) -> tuple[IApplicationConnection, IApplicationConnection]:
+        candidates, offered = self.nodes[B].offer_application(A, 5060)
+        connecting = self.nodes[A].connect_application(candidates, B, 5060)
+        self.run_for(0.5)
+        return self.successResultOf(connecting), self.successResultOf(offered)
+
+    def test_stream(self) -> None:
+        mine, theirs = self.connections()
+        self.assertTrue(verifyObject(IApplicationConnection, mine))
+        self.assertEqual((mine.node_id, mine.application), (B, 5060))
+        self.assertEqual((theirs.node_id, theirs.application), (A, 5060))
+        one, other = Echo(), Echo()
+        mine.start(one)
+        assert one.transport is not None
+        one.transport.write(b"OPTIONS ")
+        one.transport.writeSequence([b"sip:", b"b"])
+        self.run_for(0.1)
+        theirs.start(other)
+        self.assertEqual(other.heard, b"OPTIONS sip:b")
+        assert other.transport is not None
+        other.transport.write(b"200")
+        other.transport.loseConnection()
+        self.run_for(0.1)
+        self.assertEqual(one.heard, b"200")
+        self.assertIsNotNone(one.lost)
+        self.assertIsNotNone(other.lost)
+
+    def test_offer_is_taken_once(self) -> None:
+        candidates, _ = self.nodes[B].offer_application(A, 5060)
+        first = self.nodes[A].connect_application(candidates, B, 5060)
+        self.run_for(0.5)
+        self.successResultOf(first)
+        second = self.nodes[A].connect_application(candidates, B, 5060)
+        self.run_for(0.5)
+        self.failureResultOf(second, LinkError)
+
+    def test_offer_to_another(self) -> None:
+        candidates, offered = self.nodes[B].offer_application(C, 5060)
+        connecting = self.nodes[A].connect_application(candidates, B, 5060)
+        self.run_for(0.5)
+        self.failureResultOf(connecting, LinkError)
+        self.assertNoResult(offered)
+        self.run_for(10)
+        self.failureResultOf(offered, LinkError)
+
+    def test_offer_cancelled(self) -> None:
+        _, offered = self.nodes[B].offer_application(A, 5060)
+        offered.addErrback(lambda _: None)
+        offered.cancel()
+        self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+
+
+class EarlyDataTests(SynchronousTestCase):
+    """What comes in before the protocol is started."""
+
+    def test_bounded(self) -> None:
+        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1")
+        transport = StringTransport()
+        connection.makeConnection(transport)
+        connection.dataReceived(bytes(MOST_BUFFERED - 1))
+        self.assertEqual(transport.producerState, "producing")
+        connection.dataReceived(b"x")
+        self.assertEqual(transport.producerState, "paused")
+        protocol = Echo()
+        connection.start(protocol)
+        self.assertEqual(len(protocol.heard), MOST_BUFFERED)
+        self.assertEqual(transport.producerState, "producing")
+
+    def test_lost_before_the_start(self) -> None:
+        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1")
+        connection.makeConnection(StringTransport())
+        connection.dataReceived(b"goodbye")
+        reason = Failure(ConnectionError())
+        connection.connectionLost(reason)
+        connection.close()
+        protocol = Echo()
+        connection.start(protocol)
+        self.assertEqual((protocol.heard, protocol.lost), (b"goodbye", reason))
+
+    def test_close(self) -> None:
+        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1")
+        transport = StringTransport()
+        connection.makeConnection(transport)
+        connection.close()
+        self.assertTrue(transport.disconnecting)
+
+
+class StreamTests(SynchronousTestCase):
+    """The two connected transports."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.one, self.other = MemoryStream.pair(self.clock, lambda: 0.1, ("10.0.0.1", 1), ("10.0.0.2", 2))
+        self.here, self.there = Echo(), Echo()
+        self.one.serve(self.here)
+        self.other.serve(self.there)
+
+    def test_interfaces(self) -> None:
+        for interface in (ITransport, IConsumer, IPushProducer):
+            self.assertTrue(verifyObject(interface, self.one))
+        self.assertEqual(self.one.getPeer(), self.other.getHost())
+
+    def test_paused(self) -> None:
+        self.other.pauseProducing()
+        self.one.write(b"early")
+        self.one.loseConnection()
+        self.clock.pump([0.1, 0.1])
+        self.assertEqual((self.there.heard, self.there.lost), (b"", None))
+        self.other.resumeProducing()
+        self.assertEqual(self.there.heard, b"early")
+        self.assertIsNotNone(self.there.lost)
+
+    def test_closes_after_its_producer(self) -> None:
+        """As every transport of Twisted does."""
+        self.one.registerProducer(StringTransport(), True)
+        self.one.loseConnection()
+        self.clock.pump([0.1, 0.1])
+        self.assertIsNone(self.there.lost)
+        self.one.unregisterProducer()
+        self.clock.pump([0.1, 0.1])
+        self.assertIsNotNone(self.there.lost)
+        self.assertIsNotNone(self.here.lost)
+
+    def test_abort(self) -> None:
+        self.one.registerProducer(StringTransport(), True)
+        self.one.abortConnection()
+        self.clock.pump([0.1, 0.1])
+        self.assertIsNotNone(self.there.lost)
+
+
