@@ -1,0 +1,334 @@
+"""Requests and answers between nodes: dispatch, errors, repetitions, what is dropped."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from p2psip.config.document import Configuration
+from p2psip.errors import (
+    ConfigTooOld,
+    Forbidden,
+    IncompatibleWithOverlay,
+    InvalidMessage,
+    MessageTooLarge,
+    RequestTimeout,
+    ResponseTooLarge,
+    UnknownExtension,
+    UnknownKind,
+)
+from p2psip.ids import NodeId, ResourceId, wildcard_node_id
+from p2psip.interfaces import IMessaging, Reply, Request
+from p2psip.transport.messages import seal
+from p2psip.wire.codec import Struct
+from p2psip.wire.codes import MessageCode
+from p2psip.wire.contents import UnknownExtension as Extension
+from p2psip.wire.contents import UnknownKinds
+from p2psip.wire.header import (
+    Destination,
+    ForwardingHeader,
+    NodeDestination,
+    ResourceDestination,
+    UnknownForwardingOption,
+    with_header,
+)
+from p2psip.wire.message import decode_message
+from p2psip.wire.methods import PingAns, PingReq
+from p2psip.wire.storage import FetchReq, SingleSpecifier, StoredDataSpecifier
+
+from .fakes import FakeSigner, Peer, run
+
+A, B, C = NodeId(b"a" * 16), NodeId(b"b" * 16), NodeId(b"c" * 16)
+RESOURCE = ResourceId(b"r" * 16)
+
+
+def node(node_id: NodeId) -> list[Destination]:
+    return [NodeDestination(node_id=node_id)]
+
+
+class MessagingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.configuration = Configuration(instance_name="example.org", sequence=5)
+        self.a, self.b, self.c = (Peer(self.clock, node_id, self.configuration) for node_id in (A, B, C))
+        self.a_to_b, self.b_to_a = self.a.link(self.b)
+        self.b.link(self.c)
+        self.requests: list[Request] = []
+        for peer in self.a, self.b, self.c:
+            peer.dispatch.answerers[PingReq] = self.pong
+
+    def pong(self, request: Request) -> PingAns:
+        self.requests.append(request)
+        return PingAns(response_id=len(self.requests), time=1)
+
+    def ping(self, destinations: list[Destination], padding: bytes = b"") -> Deferred[Any]:
+        asked = self.a.messaging.request(destinations, PingReq(padding=padding))
+        run(self.clock)
+        return asked
+
+    def answered(self, asked: Deferred[Any]) -> Any:
+        run(self.clock)
+        return self.successResultOf(asked)
+
+    def refused(self, asked: Deferred[Any], error: type[Exception]) -> Any:
+        run(self.clock)
+        return self.failureResultOf(asked, error).value
+
+    def test_interface(self) -> None:
+        verifyObject(IMessaging, self.a.messaging)
+
+    def test_neighbor(self) -> None:
+        """A request to a neighbor and its answer, each signed and verified. [6940-6.3.3.1-2]"""
+        answer = self.answered(self.ping(node(B)))
+        self.assertEqual(answer.body, PingAns(response_id=1, time=1))
+        self.assertEqual(answer.signer.node_id, B)
+        self.assertEqual(answer.hops, 0)
+        self.assertEqual(self.requests[0].signer.node_id, A)
+        self.assertEqual(self.requests[0].previous_hop, A)
+
+    def test_two_hops_and_back(self) -> None:
+        """Symmetric recursive routing: over B to C, and the answer the same way back. [6940-6.2-1]"""
+        self.a.hops[C] = B
+        answer = self.answered(self.ping(node(C)))
+        self.assertEqual(answer.signer.node_id, C)
+        self.assertEqual(answer.hops, 1)
+        self.assertEqual(self.requests[0].previous_hop, B)
+        self.assertEqual(self.b.messaging.forwarded, 2)
+
+    def test_source_route(self) -> None:
+        """A Destination List of several entries leads where no Routing Table does. [6940-6.2.1-3]"""
+        self.assertEqual(self.answered(self.ping(node(B) + node(C))).signer.node_id, C)
+
+    def test_wildcard(self) -> None:
+        """Whoever gets it may answer a request to the wildcard Node-ID. [6940-6.3.4-14]"""
+        self.a.is_responsible = lambda target: False  # type: ignore[method-assign]
+        answer = self.answered(self.ping(node(B) + node(wildcard_node_id())))
+        self.assertEqual(answer.signer.node_id, B)
+
+    def test_resource_ours(self) -> None:
+        """A request for a resource of our own takes the same path of dispatch, without a link."""
+        self.a.responsible.add(RESOURCE)
+        answer = self.answered(self.ping([ResourceDestination(resource_id=RESOURCE)]))
+        self.assertEqual(answer.signer.node_id, A)
+        self.assertEqual(self.requests[0].previous_hop, A)
+        self.assertEqual(self.a_to_b.sent, [])
+
+    def test_ourselves_without_recursion(self) -> None:
+        """The answerer of a request to ourselves runs after the one who asks, however deep they are nested."""
+        self.a.responsible.add(RESOURCE)
+        served = []
+
+        def again(request: Request) -> PingAns:
+            served.append(len(inspect.stack(0)))
+            if len(served) < 500:
+                self.ask_ourselves()
+            return PingAns(response_id=1, time=1)
+
+        self.a.dispatch.answerers[PingReq] = again
+        self.ask_ourselves()
+        for _ in range(600):
+            self.clock.advance(0)
+        self.assertEqual(len(served), 500)
+        self.assertEqual(len(set(served)), 1)
+
+    def ask_ourselves(self) -> Deferred[Any]:
+        return self.a.messaging.request([ResourceDestination(resource_id=RESOURCE)], PingReq())
+
+    def test_error(self) -> None:
+        """A RELOADError of the answerer is an error answer, and raised as the same class. [6940-6.3.3.1-3]"""
+
+        def refuse(request: Request) -> PingAns:
+            raise Forbidden("not you")
+
+        self.b.dispatch.answerers[PingReq] = refuse
+        error = self.refused(self.ping(node(B)), Forbidden)
+        self.assertEqual((error.error_info, error.signer), (b"not you", B))
+
+    def test_bug_is_not_answered(self) -> None:
+        """Anything else is logged, and the request times out."""
+
+        def fail(request: Request) -> PingAns:
+            raise KeyError("a bug")
+
+        self.b.dispatch.answerers[PingReq] = fail
+        asked = self.ping(node(B))
+        run(self.clock, 15.5)
+        self.failureResultOf(asked, RequestTimeout)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 5)
+
+    def test_repeated_request_gets_the_same_answer(self) -> None:
+        """The answer is lost: the repetition is answered as the first was, and served once. [6940-6.2.1-12]"""
+        self.b_to_a.lost = 1
+        asked = self.ping(node(B))
+        self.assertNoResult(asked)
+        run(self.clock, 3)
+        self.assertEqual(self.successResultOf(asked).body.response_id, 1)
+        self.assertEqual(len(self.requests), 1)
+
+    def test_repeated_request_while_it_is_answered(self) -> None:
+        """A repetition of a request under way is not served a second time."""
+        pending: list[Deferred[Struct]] = []
+
+        def slow(request: Request) -> Deferred[Struct]:
+            pending.append(Deferred())
+            return pending[-1]
+
+        self.b.dispatch.answerers[PingReq] = slow
+        asked = self.ping(node(B))
+        run(self.clock, 7)
+        self.assertEqual(len(pending), 1)
+        pending[0].callback(PingAns(response_id=9, time=9))
+        self.assertEqual(self.answered(asked).body.response_id, 9)
+
+    def test_certificates_travel(self) -> None:
+        """Those of the signer and of the values within are in the bucket, each once. [6940-6.3.4-3]"""
+        self.b.dispatch.answerers[PingReq] = lambda request: Reply(
+            PingAns(response_id=len(request.certificates), time=0), (b"one", b"two", b"one")
+        )
+        asked = self.a.messaging.request(node(B), PingReq(), certificates=(b"x", b"x"))
+        answer = self.answered(asked)
+        self.assertEqual(answer.body.response_id, 2)
+        self.assertEqual(answer.certificates, [b"certificate of " + B, b"one", b"two"])
+
+    def test_other_signer(self) -> None:
+        """A request may be signed by another identity of ours: a user's."""
+        self.answered(self.a.messaging.request(node(B), PingReq(), FakeSigner(C)))
+        self.assertEqual(self.requests[0].signer.node_id, C)
+
+    def test_unknown_method(self) -> None:
+        """A method that nobody serves is Invalid_Message."""
+        del self.b.dispatch.answerers[PingReq]
+        self.refused(self.ping(node(B)), InvalidMessage)
+
+    def test_unknown_kind(self) -> None:
+        """Unknown_Kind names the Kinds."""
+        peer = Configuration(instance_name="example.org", sequence=5)
+        specifier = StoredDataSpecifier(kind=0xF0000001, model_specifier=SingleSpecifier())
+        asked = self.a.messaging.request(node(B), FetchReq(resource=RESOURCE, specifiers=(specifier,)))
+        error = self.refused(asked, UnknownKind)
+        self.assertEqual(UnknownKinds.decode(error.error_info, peer.context).unknown_kinds, (0xF0000001,))
+
+    def test_too_large_to_send(self) -> None:
+        """What exceeds max-message-size fails before it is sent."""
+        self.refused(self.ping(node(B), bytes(5000)), MessageTooLarge)
+        self.assertEqual(self.a_to_b.sent, [])
+
+    def test_answer_too_large(self) -> None:
+        """An answer that no link would carry is an error answer."""
+        self.b.dispatch.answerers[PingReq] = lambda request: Reply(PingAns(response_id=1, time=1), [bytes(5000)])
+        self.refused(self.ping(node(B)), ResponseTooLarge)
+
+    def test_no_route(self) -> None:
+        """A request that can go nowhere now is tried again by its timer."""
+        asked = self.ping(node(C))
+        self.assertNoResult(asked)
+        self.a.hops[C] = B
+        run(self.clock, 3)
+        self.successResultOf(asked)
+
+    def test_configuration_error_is_mended_and_tried_again(self) -> None:
+        """After Config_Too_Old and the document that follows it, the request is made once more, not twice."""
+
+        def check(arrived: object) -> None:
+            if not self.a.mended:
+                raise ConfigTooOld
+
+        self.b.checks.append(check)
+        self.answered(self.ping(node(B)))
+        self.assertEqual([type(error) for error in self.a.mended], [ConfigTooOld])
+        self.b.checks.append(lambda arrived: (_ for _ in ()).throw(ConfigTooOld()))
+        self.refused(self.ping(node(B)), ConfigTooOld)
+        self.assertEqual(len(self.a.mended), 2)
+
+    # -- Messages that are made by hand -----------------------------------------------------------------
+
+    def send(self, *, contents: dict[str, Any] | None = None, spoil: bool = False, **header: Any) -> Any:
+        """Send a Ping to B that is made by hand; what B answers."""
+        fields: dict[str, Any] = {"body": PingReq().encode(), "code": MessageCode.PING_REQ, **(contents or {})}
+        sealed = seal(
+            self.configuration.overlay_hash,
+            7,
+            fields["code"],
+            fields["body"],
+            self.a.signer,
+            (),
+            fields.get("extensions", ()),
+        )
+        if spoil:
+            sealed = sealed[:-1] + bytes([sealed[-1] ^ 1])
+        made = ForwardingHeader(
+            **{
+                "overlay": self.configuration.overlay_hash,
+                "configuration_sequence": 5,
+                "transaction_id": 7,
+                "destination_list": (NodeDestination(node_id=B),),
+                **header,
+            }
+        )
+        self.b.arrived(self.b_to_a, with_header(made, sealed))
+        run(self.clock)
+        if not self.b_to_a.sent:
+            return None
+        message = decode_message(self.b_to_a.sent.pop())
+        return message.header, message.body()
+
+    def test_forged(self) -> None:
+        """A wrong signature is dropped and counted; nobody sees the request. [6940-6.3.4-12]"""
+        self.assertIsNone(self.send(spoil=True))
+        self.assertEqual(self.b.counted["unverified: signature"], 1)
+        self.assertEqual(self.requests, [])
+
+    def test_undecodable_body(self) -> None:
+        """A body that is not what its code says is dropped and counted."""
+        self.assertIsNone(self.send(contents={"body": b"\x00\x05x"}))
+        self.assertEqual(self.b.counted["undecodable PingReq"], 1)
+
+    def test_unknown_message_code(self) -> None:
+        """A request by a code nobody assigned is Invalid_Message."""
+        _, body = self.send(contents={"code": 0x7001})
+        self.assertEqual(body.error_code, InvalidMessage.code)
+
+    def test_answers_are_never_answered(self) -> None:
+        """Neither an answer nor an error to no request of ours gets one."""
+        for code in MessageCode.PING_ANS, 0x7002, MessageCode.ERROR:
+            self.assertIsNone(self.send(contents={"code": code}))
+        self.assertEqual(self.b.counted["answer to no request"], 3)
+
+    def test_critical_extension(self) -> None:
+        """An unknown critical extension is refused, an unknown other one ignored. [6940-6.3.3-1]"""
+        extension = Extension(type=0x7777, critical=True, extension_contents=b"")
+        _, body = self.send(contents={"extensions": (extension,)})
+        self.assertEqual(body.error_code, UnknownExtension.code)
+        _, body = self.send(contents={"extensions": (extension.replace(critical=False),)})
+        self.assertIsInstance(body, PingAns)
+
+    def test_max_response_length(self) -> None:
+        """An answer longer than asked for is Incompatible_with_Overlay. [6940-6.3.2-12]"""
+        _, body = self.send(max_response_length=60)
+        self.assertEqual(body.error_code, IncompatibleWithOverlay.code)
+        self.assertEqual(body.error_info, b"response too large")
+        header, body = self.send(max_response_length=4000, transaction_id=7)
+        self.assertEqual(header.max_response_length, 0)
+
+    def test_other_overlay(self) -> None:
+        """A request of another overlay is refused and not served."""
+        _, body = self.send(overlay=1)
+        self.assertEqual(body.error_code, IncompatibleWithOverlay.code)
+        self.assertEqual(self.requests, [])
+
+    def test_ttl(self) -> None:
+        """A TTL above initial-ttl is TTL_Exceeded."""
+        _, body = self.send(ttl=101)
+        self.assertEqual(body.error_code, 0xA)
+
+    def test_copied_option(self) -> None:
+        """An option marked RESPONSE_COPY comes back with its flags cleared."""
+        option = UnknownForwardingOption(type=77, flags=0x04, option=b"x")
+        header, _ = self.send(options=(option,))
+        self.assertEqual(header.options, (option.replace(flags=0),))
+
