@@ -12,7 +12,7 @@ from typing import Final
 from ..ids import NodeId
 from ..wire.codec import WireContext
 from ..wire.codes import DataModel
-from .kinds import Kind
+from .kinds import Kind, KindBlock
 
 RELOAD_PORT: Final = 6084
 """The port of a bootstrap node whose element names none (RFC 6940 §11.1)."""
@@ -20,7 +20,10 @@ RELOAD_PORT: Final = 6084
 SEQUENCE_MODULUS: Final = 65535
 """Sequence numbers are 0 to 65534; 65535 is the wildcard of ConfigUpdate (RFC 6940 §6.3.2.1)."""
 
-CHORD: Final = "CHORD-RELOAD"
+CHORD_RELOAD: Final = "CHORD-RELOAD"
+
+CONFIG_NAMESPACE: Final = "urn:ietf:params:xml:ns:p2p:config-base"
+CHORD_NAMESPACE: Final = "urn:ietf:params:xml:ns:p2p:config-chord"
 
 
 class ConfigurationError(Exception):
@@ -73,15 +76,18 @@ class Configuration:
     there are no TURN servers.
 
     `shared_secret` is confidential, and so are then `raw` and every document written from this: neither is
-    shown by repr.  `raw` is the element's bytes as received or written, which the signatures cover; empty
-    for a configuration that was put together and not yet written.  `extensions` holds the elements of
-    foreign namespaces as (``{namespace}name``, text).
+    shown by repr.  `extensions` holds the elements of foreign namespaces as (``{namespace}name``, text).
+
+    What signatures cover and are checked by comes with it as received or written: `raw`, the element's bytes;
+    `signatures`, a SecurityBlock each; `kind_blocks`; and `inherited`, the namespaces (prefix, name) that the
+    element has from ``<overlay>``, which no signature covers.  They are empty for a configuration that was
+    put together and not yet written, and do not count when configurations are compared.
     """
 
     instance_name: str
     sequence: int = 0
     expiration: float | None = None
-    topology_plugin: str = CHORD
+    topology_plugin: str = CHORD_RELOAD
     node_id_length: int = 16
     root_certificates: tuple[bytes, ...] = field(default=(), repr=False)
     enrollment_servers: tuple[str, ...] = ()
@@ -105,6 +111,9 @@ class Configuration:
     kinds: Mapping[int, Kind] = field(default_factory=lambda: MappingProxyType({}))
     extensions: tuple[tuple[str, str], ...] = ()
     raw: bytes = field(default=b"", repr=False, compare=False)
+    signatures: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    kind_blocks: tuple[KindBlock, ...] = field(default=(), repr=False, compare=False)
+    inherited: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
 
     @cached_property
     def overlay_hash(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -26,16 +26,25 @@ class Kind:
     max_count: int
     max_size: int
     max_node_multiple: int = 0
-    signer: NodeId | None = None
+    signer: NodeId | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KindBlock:
+    """A Kind as a document defines it, with what its signature covers.
+
+    `raw` is the ``<kind>`` element's bytes, `signature` a SecurityBlock over them.
+    """
+
+    kind: Kind
+    raw: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
 
 SIP_REGISTRATION: Final = 0x1
 TURN_SERVICE: Final = 0x2
 CERTIFICATE_BY_NODE: Final = 0x3
 CERTIFICATE_BY_USER: Final = 0x10
-
-PRIVATE_KINDS: Final = range(0xF0000001, 0xFFFFFFFF)
-"""Kind-IDs that a document may define freely (RFC 6940 §14.6)."""
 
 REGISTERED: Final = MappingProxyType(
     {

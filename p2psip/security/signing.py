@@ -245,8 +245,8 @@ def verify_message(verifier: IVerifier, message: Message) -> SignedBy:
 
     :raises VerificationError: nobody whom the overlay believes.
     """
-    header, security = message.header, message.security
-    data = message_signature_input(header.overlay, header.transaction_id, message.raw_contents, b"")
+    security = message.security
+    data = _without_identity(message.signature_input, security.signature)
     return verifier.verify(security.signature, data, certificates_of(security))
 
 
@@ -268,6 +268,10 @@ def verify_value(
 
     :raises VerificationError: nobody whom the overlay believes.
     """
-    covered = data.signature_input(resource, kind_id)
-    covered = covered[: len(covered) - len(data.signature.raw("identity"))]
+    covered = _without_identity(data.signature_input(resource, kind_id), data.signature)
     return verifier.verify(data.signature, covered, certificates)
+
+
+def _without_identity(covered: bytes, signature: Signature) -> bytes:
+    """What a verifier is given: it adds the SignerIdentity itself."""
+    return covered[: len(covered) - len(signature.raw("identity"))]

@@ -1,0 +1,51 @@
+"""The configuration of a new overlay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Final
+
+from ..ids import NodeId
+from .document import Configuration
+from .kinds import CERTIFICATE_BY_NODE, CERTIFICATE_BY_USER, REGISTERED, SIP_REGISTRATION, Kind
+
+YEAR: Final = 365 * 86400.0
+
+KINDS: Final = tuple(REGISTERED[k] for k in (SIP_REGISTRATION, CERTIFICATE_BY_NODE, CERTIFICATE_BY_USER))
+"""The Kinds of a new overlay; TURN-SERVICE is not among them, since there are no TURN servers."""
+
+
+def default_configuration(
+    name: str,
+    *,
+    root_certificates: Sequence[bytes],
+    configuration_signer: NodeId,
+    kind_signer: NodeId,
+    now: float,
+    bootstrap_nodes: Sequence[tuple[str, int]] = (),
+    enrollment_servers: Sequence[str] = (),
+    lifetime: float = YEAR,
+    kinds: Sequence[Kind] = KINDS,
+) -> Configuration:
+    """The first configuration of the overlay `name`, still to be published (`p2psip.config.accept.publish`).
+
+    It differs from the defaults of RFC 6940 §11.1 in these: No-ICE links; messages of up to 16384 bytes,
+    since the records of one AOR at many registrars come with all their certificates; a TTL that §13.6.5 wants
+    to be "slightly larger than the longest expected path", 30 hops, enough for some millions of peers.
+    """
+    return Configuration(
+        instance_name=name,
+        sequence=1,
+        expiration=float(int(now + lifetime)),
+        root_certificates=tuple(root_certificates),
+        enrollment_servers=tuple(enrollment_servers),
+        bootstrap_nodes=tuple(bootstrap_nodes),
+        turn_density=0,
+        no_ice=True,
+        max_message_size=16384,
+        initial_ttl=30,
+        kind_signers=(kind_signer,),
+        configuration_signers=(configuration_signer,),
+        kinds=MappingProxyType({kind.kind_id: kind for kind in kinds}),
+    )
