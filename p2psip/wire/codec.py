@@ -81,9 +81,14 @@ def _only(cls: Any) -> Callable[..., Any]:
     return read
 
 
-def _truncated(error: Exception) -> DecodeError:
+def _refusal(error: Exception, end: int) -> DecodeError:
+    """What to raise for what generated code raised."""
+    if isinstance(error, UnknownKindError):
+        return UnknownKindError(error.structure, error.offset, error.kinds)
+    if isinstance(error, DecodeError) and error.offset <= end:
+        return DecodeError(error.structure, error.offset, error.reason)
     structure, offset = locate(error)
-    return DecodeError(structure, offset, TRUNCATED)
+    return DecodeError(structure, min(offset, end), TRUNCATED)
 
 
 class _StructType(type):
@@ -162,8 +167,8 @@ class Struct(metaclass=_StructType):
         end = len(data)
         try:
             value, pos = cls._enter(data, 0, end, ctx)
-        except (struct.error, IndexError) as e:
-            raise _truncated(e) from e
+        except (struct.error, IndexError, DecodeError) as e:
+            raise _refusal(e, end) from e
         if pos > end:
             raise DecodeError(cls.__name__, end, TRUNCATED)
         if pos < end:
@@ -182,8 +187,8 @@ class Struct(metaclass=_StructType):
         end = len(data)
         try:
             value, pos = cls._enter(data, start, end, ctx)
-        except (struct.error, IndexError) as e:
-            raise _truncated(e) from e
+        except (struct.error, IndexError, DecodeError) as e:
+            raise _refusal(e, end) from e
         if pos > end:
             raise DecodeError(cls.__name__, end, TRUNCATED)
         return value, pos
