@@ -256,6 +256,13 @@ class ITopologyHost(IMessaging):
     def hand_over(joining_peer: NodeId, low: bytes, high: bytes) -> Deferred[None]:
         """Store to `joining_peer` every resource in (low, high] (RFC 6940 §10.5, step 6)."""
 
+    def bootstrap_peers() -> Deferred[Sequence[NodeId]]:
+        """Repeat the discovery of the first join (RFC 6940 §11.4, §10.7.4.4): who of the overlay is there?
+
+        Answers bootstrap nodes, cached or configured, to which there is a link now; best those that may be on the
+        other side of a partition, and none where there are none.  Never fails.
+        """
+
     def responsibility_changed() -> None:
         """Neighbors or our span have changed: replicate, and forget what is no longer ours to keep
         (§10.7.3).
@@ -278,6 +285,9 @@ class ITopologyPlugin(Interface):
 
     def next_hop(target: bytes) -> NodeId | None:
         """The neighbor to forward to for `target`; None if it is ours, or there is nobody to forward to."""
+
+    def routes_over(node_id: NodeId) -> bool:
+        """Whether messages for others are routed over `node_id`: the link to it is needed."""
 
     def replica_set(resource: ResourceId) -> Sequence[NodeId]:
         """The other peers that should hold copies of `resource`, when this node is responsible for it."""
@@ -344,6 +354,9 @@ class ITopologyFactory(IPlugin):
 
     def build(host: ITopologyHost) -> ITopologyPlugin:
         """Make the plug-in of one node.  Raises ValueError for a configuration that it cannot support."""
+
+    def build_client(host: ITopologyHost) -> ITopologyPlugin:
+        """Make the same for a client (RFC 6940 §4.2): it is responsible for nothing and nobody routes over it."""
 
 
 # -- Storage ----------------------------------------------------------------------------------------------
