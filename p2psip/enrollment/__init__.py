@@ -1,0 +1,1 @@
+"""How nodes and users come by their credentials: see ``docs/architecture/enrollment.rst``."""

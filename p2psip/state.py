@@ -1,0 +1,127 @@
+"""The state directory: what a node keeps on disk, so that it can die at any moment and come back."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class StateError(Exception):
+    """The state directory cannot be used; the text is for the operator."""
+
+
+class StateDirectory:
+    """One node's directory.  A file is replaced as a whole or not at all, also when the machine dies."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self._lock: int | None = None
+
+    @property
+    def document(self) -> Path:
+        """The configuration document."""
+        return self.path / "overlay.xml"
+
+    @property
+    def key(self) -> Path:
+        """The node's private key, PEM."""
+        return self.path / "node.key"
+
+    @property
+    def certificate(self) -> Path:
+        """The node's certificate, PEM."""
+        return self.path / "node.crt"
+
+    @property
+    def data(self) -> Path:
+        """The stored values."""
+        return self.path / "data.sqlite"
+
+    @property
+    def registrar(self) -> Path:
+        """What the SIP registrar knows: users' credentials and their phones' contacts."""
+        return self.path / "registrar.sqlite"
+
+    @property
+    def bootstrap_cache(self) -> Path:
+        """Peers to bootstrap from."""
+        return self.path / "bootstrap-cache.json"
+
+    @property
+    def control(self) -> Path:
+        """The Unix socket by which `p2psip` speaks to the running node."""
+        return self.path / "control.sock"
+
+    @property
+    def authority(self) -> Path:
+        """The authority's own directory, where this node holds it."""
+        return self.path / "authority"
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether this node has enrolled: then it only ever rejoins."""
+        return self.key.exists() and self.certificate.exists() and self.document.exists()
+
+    @property
+    def has_authority(self) -> bool:
+        """Whether the overlay's authority lies here."""
+        return (self.authority / "ca.key").exists()
+
+    def prepare(self) -> None:
+        """Make the directory where it is missing, for its owner alone, and lock it until the process ends.
+
+        :raises StateError: it cannot be made, or another process uses it.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise StateError(f"cannot use the state directory {self.path}: {e.strerror}") from e
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            os.close(handle)
+            raise StateError(f"the state directory {self.path} is in use by another node (--state)") from e
+        self._lock = handle
+
+    def release(self) -> None:
+        """Let another process use the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def read_json(self, path: Path) -> Any:
+        """The JSON in a file; None when it is missing or damaged, which a cache may be."""
+        try:
+            return json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def write_json(self, path: Path, value: Mapping[str, Any] | list[Any]) -> None:
+        """Replace a file by `value` as JSON."""
+        write_file(path, json.dumps(value, indent=1).encode() + b"\n")
+
+
+def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace `path` by `content` in one step that survives the machine's death, with file mode `mode`."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(handle, mode)
+        with open(handle, "wb", closefd=False) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

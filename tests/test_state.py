@@ -1,0 +1,102 @@
+"""The state directory: locked, private, and whole after any death."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2psip.state import StateDirectory, StateError, write_file
+
+
+class StateDirectoryTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()) / "deep" / "state"
+        self.state = StateDirectory(self.path)
+        self.addCleanup(self.state.release)
+
+    def test_prepare_makes_it_for_its_owner_alone(self) -> None:
+        self.state.prepare()
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o700)
+
+    def test_one_process_at_a_time(self) -> None:
+        self.state.prepare()
+        other = StateDirectory(self.path)
+        error = self.assertRaises(StateError, other.prepare)
+        self.assertIn("in use", str(error))
+        self.state.release()
+        other.prepare()
+        other.release()
+
+    def test_lock_ends_with_the_process(self) -> None:
+        """A node that was killed does not keep its successor out."""
+        script = (
+            "import sys, os\n"
+            "from p2psip.state import StateDirectory\n"
+            "StateDirectory(sys.argv[1]).prepare()\n"
+            "os.kill(os.getpid(), 9)\n"
+        )
+        root = str(Path(__file__).parent.parent)
+        environment = {**os.environ, "PYTHONPATH": root}
+        died = subprocess.run([sys.executable, "-c", script, str(self.path)], env=environment, check=False)
+        self.assertEqual(died.returncode, -9)
+        self.state.prepare()
+
+    def test_unusable_place(self) -> None:
+        place = Path(self.mktemp())
+        place.write_text("a file")
+        error = self.assertRaises(StateError, StateDirectory(place).prepare)
+        self.assertIn(str(place), str(error))
+
+    def test_has_credentials(self) -> None:
+        """Only a whole enrollment counts: document, key and certificate."""
+        for path in (self.state.document, self.state.key, self.state.certificate):
+            self.assertFalse(self.state.has_credentials)
+            write_file(path, b"x")
+        self.assertTrue(self.state.has_credentials)
+
+    def test_has_authority(self) -> None:
+        self.assertFalse(self.state.has_authority)
+        write_file(self.state.authority / "ca.key", b"x")
+        self.assertTrue(self.state.has_authority)
+
+    def test_json(self) -> None:
+        path = self.state.bootstrap_cache
+        self.assertIsNone(self.state.read_json(path))
+        self.state.write_json(path, [["192.0.2.1", 6084]])
+        self.assertEqual(self.state.read_json(path), [["192.0.2.1", 6084]])
+        write_file(path, b'[["192.')
+        self.assertIsNone(self.state.read_json(path))
+
+
+class WriteFileTests(SynchronousTestCase):
+    def test_replaces_as_a_whole(self) -> None:
+        path = Path(self.mktemp()) / "file"
+        write_file(path, b"old")
+        with path.open("rb") as reader:
+            write_file(path, b"new")
+            self.assertEqual(reader.read(), b"old")
+        self.assertEqual(path.read_bytes(), b"new")
+        self.assertEqual(os.listdir(path.parent), ["file"])
+
+    def test_modes(self) -> None:
+        path = Path(self.mktemp()) / "file"
+        write_file(path, b"public", 0o644)
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o644)
+        write_file(path, b"secret")
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+
+    def test_left_over_of_a_death(self) -> None:
+        """What an interrupted write left behind neither counts nor hinders, nor lends its file mode."""
+        path = Path(self.mktemp()) / "file"
+        path.parent.mkdir(parents=True)
+        temporary = path.with_name(".file.new")
+        temporary.write_bytes(b"half of something longer")
+        temporary.chmod(0o666)
+        write_file(path, b"whole")
+        self.assertEqual(path.read_bytes(), b"whole")
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
