@@ -8,13 +8,13 @@ under way to a node.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..config.accept import accept_kinds, accept_update
 from ..config.document import (
     Configuration,
     ConfigurationError,
@@ -22,12 +22,23 @@ from ..config.document import (
     SignatureError,
     is_newer,
 )
-from ..errors import ConfigTooNew, ConfigTooOld, Forbidden, InvalidMessage, RELOADError
+from ..config.write import write_document, write_kinds
+from ..errors import (
+    ConfigTooNew,
+    ConfigTooOld,
+    Forbidden,
+    InvalidMessage,
+    RELOADError,
+    UnknownKind,
+)
 from ..forwarding.router import answer_destinations
 from ..ids import NodeId
 from ..interfaces import Answer, Request
+from ..security.signing import Verifier
 from ..wire.codec import Struct
 from ..wire.codes import MessageCode
+from ..wire.contents import UnknownKinds
+from ..wire.errors import DecodeError
 from ..wire.header import Destination, NodeDestination
 from ..wire.methods import ConfigUpdate, ConfigUpdateAns, KindUpdate
 from .messages import ANY_SEQUENCE, Arrived
@@ -39,36 +50,29 @@ PUSH_AGAIN = 10.0
 MAX_PUSHED = 1024
 
 
-class Document(NamedTuple):
-    """A Configuration Document: what it says, and its bytes as they are handed on."""
-
-    configuration: Configuration
-    raw: bytes
-
-
 class ConfigurationUpdates:
     """Who has which configuration, and what is done about it.
 
-    `current` answers the document in use.  `read` reads and verifies the bytes of one that is to follow it, `read_kinds`
-    the kind-blocks of an update; both raise ConfigurationError.  `adopt` puts what was read to use.
+    `current` answers the configuration in use; `verifier` judges by it, at the time `now` (seconds since 1970).
+    `adopt` puts a new one to use.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        current: Callable[[], Document],
-        read: Callable[[Document, bytes], Document],
-        read_kinds: Callable[[Document, Sequence[bytes]], Document],
-        adopt: Callable[[Document], None],
+        current: Callable[[], Configuration],
+        verifier: Verifier,
+        now: Callable[[], float],
+        adopt: Callable[[Configuration], None],
         request: Callable[[Sequence[Destination], Struct], Deferred[Answer]],
         connected: Callable[[], Sequence[NodeId]],
         clock: IReactorTime,
         count: Callable[[str], None],
     ) -> None:
         self._current = current
-        self._read = read
-        self._read_kinds = read_kinds
+        self._verifier = verifier
+        self._now = now
         self._adopt = adopt
         self._request = request
         self._connected = connected
@@ -85,7 +89,7 @@ class ConfigurationUpdates:
         :raises ConfigTooOld: the requester's is older, and a ConfigUpdate is on its way to it.
         :raises ConfigTooNew: ours is older: the requester has to send its own.
         """
-        theirs, ours = arrived.header.configuration_sequence, self._current().configuration.sequence
+        theirs, ours = arrived.header.configuration_sequence, self._current().sequence
         if theirs == ours:
             return
         if theirs == ANY_SEQUENCE and arrived.contents.message_code == MessageCode.CONFIG_UPDATE_REQ:
@@ -102,34 +106,34 @@ class ConfigurationUpdates:
         current = self._current()
         try:
             if isinstance(body, ConfigUpdate):
-                document = self._read(current, body.config_data)
+                new = accept_update(body.config_data, current, self._verifier, self._now())
             elif isinstance(body, KindUpdate):
-                document = self._read_kinds(current, body.kinds)
+                new = accept_kinds(b"".join(body.kinds), current, self._verifier)
             else:
                 raise InvalidMessage("a ConfigUpdate of a type that is not known here")
         except ConfigurationError as error:
             self._count(f"configuration refused: {type(error).__name__}")
             raise _refusal(error) from error
-        self._use(document, spread=isinstance(body, ConfigUpdate), source=request.signer.node_id)
+        self._use(new, spread=isinstance(body, ConfigUpdate), source=request.signer.node_id)
         return ConfigUpdateAns()
 
     # -- Updates of ours ------------------------------------------------------------------------------------
 
-    def offer(self, raw: bytes) -> bool:
+    def offer(self, document: bytes) -> bool:
         """Use a document that came by another way, from the operator or the configuration server.
 
         Answers False if it is not newer than the one in use.
         :raises p2psip.config.document.ConfigurationError: it cannot be used.
         """
         try:
-            document = self._read(self._current(), raw)
+            new = accept_update(document, self._current(), self._verifier, self._now())
         except SequenceTooOld:
             return False
-        self._use(document, spread=True, source=None)
+        self._use(new, spread=True, source=None)
         return True
 
-    def _use(self, document: Document, *, spread: bool, source: NodeId | None) -> None:
-        self._adopt(document)
+    def _use(self, new: Configuration, *, spread: bool, source: NodeId | None) -> None:
+        self._adopt(new)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
@@ -140,11 +144,11 @@ class ConfigurationUpdates:
 
     def _push(self, node_id: NodeId, destinations: Sequence[Destination]) -> Deferred[None]:
         """Send our document to `node_id`, unless that was done just now; never fails."""
-        document = self._current()
+        configuration = self._current()
         now = self._clock.seconds()
-        key = (node_id, document.configuration.sequence)
+        key = (node_id, configuration.sequence)
         done: Deferred[None] = Deferred()
-        if not document.raw or now - self._pushed.get(key, -PUSH_AGAIN) < PUSH_AGAIN:
+        if not configuration.raw or now - self._pushed.get(key, -PUSH_AGAIN) < PUSH_AGAIN:
             done.callback(None)
             return done
         self._pushed.pop(key, None)
@@ -159,20 +163,36 @@ class ConfigurationUpdates:
                     self.log.failure("no ConfigUpdate to {node_id}", result, node_id=node_id.hex())
             done.callback(None)
 
-        self._request(destinations, ConfigUpdate(config_data=document.raw)).addBoth(ended)
+        self._request(destinations, ConfigUpdate(config_data=write_document(configuration))).addBoth(ended)
         return done
 
     def mend(self, error: RELOADError) -> Deferred[None]:
-        """Do what an error of configuration_sequence asks for; then the request may be tried again.
+        """Do what an error of configuration or Kind asks for; then the request may be tried again.
 
-        Fails with `error` where no newer document comes.
+        Fails with `error` where that is of no use.
         """
         if isinstance(error, ConfigTooNew) and error.signer is not None:
             return self._push(error.signer, [NodeDestination(node_id=error.signer)])
+        if isinstance(error, UnknownKind) and error.signer is not None:
+            return self._push_kinds(error.signer, error)
         newer: Deferred[None] = Deferred(self._forget)
         self._waiting.append(newer)
         newer.addTimeout(PATIENCE, self._clock)
         return newer.addErrback(lambda failure: Failure(error))
+
+    def _push_kinds(self, node_id: NodeId, error: UnknownKind) -> Deferred[None]:
+        """Send the definitions of the Kinds that `error` names (§7.4.1.2)."""
+        configuration = self._current()
+        try:
+            unknown = UnknownKinds.decode(error.error_info, configuration.context).unknown_kinds
+        except DecodeError:
+            unknown = ()
+        blocks = [block for block in configuration.kind_blocks if block.kind.kind_id in unknown]
+        if not unknown or len(blocks) != len(unknown):
+            return fail(error)
+        body = KindUpdate(kinds=tuple([write_kinds([block]) for block in blocks]))
+        pushed = self._request([NodeDestination(node_id=node_id)], body)
+        return pushed.addCallbacks(lambda answer: None, lambda failure: Failure(error))
 
     def _forget(self, waiting: Deferred[None]) -> None:
         if waiting in self._waiting:

@@ -11,7 +11,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..config.document import Configuration
-from ..errors import ConfigTooNew, ConfigTooOld, MessageTooLarge, RELOADError, error_of
+from ..errors import (
+    ConfigTooNew,
+    ConfigTooOld,
+    MessageTooLarge,
+    RELOADError,
+    UnknownKind,
+    error_of,
+)
 from ..forwarding.router import (
     Deliver,
     Dropped,
@@ -63,7 +70,7 @@ class Messaging:
     """Sends requests and answers, forwards what is not for this node, and verifies what is.
 
     `link_to` is the Connection Table's, `answers_for` the Topology Plug-in's.  `mend` is asked, after an error of
-    configuration_sequence, to bring the two nodes to one configuration; the request is then tried once more.
+    configuration_sequence or Kind, to bring the two nodes to one configuration; the request is then tried once more.
     """
 
     log = Logger()
@@ -120,7 +127,7 @@ class Messaging:
     ) -> Answer:
         try:
             return await self._transact(destination_list, body, signer, certificates)
-        except (ConfigTooOld, ConfigTooNew) as error:
+        except (ConfigTooOld, ConfigTooNew, UnknownKind) as error:
             if error.signer is None or isinstance(body, ConfigUpdateReq):
                 raise
             await self._mend(error)
