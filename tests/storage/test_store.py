@@ -12,6 +12,7 @@ from p2psip.ids import ResourceId, within
 from p2psip.storage.interfaces import Change, Held, IStorage, Key, Quotas
 from p2psip.storage.models import key_of
 from p2psip.storage.store import MemoryStorage
+from p2psip.wire.storage import StoredDataValue
 
 from .world import (
     ALICE,
@@ -190,7 +191,9 @@ class ConsistencyTests(SynchronousTestCase):
         for number, (step, where, kind, which, lifetime) in enumerate(steps):
             resource = at(where)
             if step == "put":
-                value = {SINGLE: single(), ARRAY: entry(which), DICTIONARY: item(bytes([which]))}[kind]
+                value: StoredDataValue = single()
+                if kind != SINGLE:
+                    value = entry(which) if kind == ARRAY else item(bytes([which]))
                 signer = (ALICE, BOB)[number % 2]
                 data = signed(value, number, kind=kind, lifetime=lifetime, signer=signer)
                 held = kept(data, signer, now)

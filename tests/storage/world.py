@@ -22,12 +22,17 @@ from p2psip.interfaces import (
 from p2psip.security.identity import Identity
 from p2psip.security.signing import VerificationError, sign_value
 from p2psip.storage.interfaces import Held
-from p2psip.storage.models import StoredDataValue
 from p2psip.storage.policies import NodeMatch, NodeMultiple, UserMatch, UserNodeMatch
 from p2psip.wire.codec import Struct
 from p2psip.wire.codes import DataModel
 from p2psip.wire.security import ECDSA_SHA256, CertHash, Signature
-from p2psip.wire.storage import ArrayEntry, DataValue, DictionaryEntry, StoredData
+from p2psip.wire.storage import (
+    ArrayEntry,
+    DataValue,
+    DictionaryEntry,
+    StoredData,
+    StoredDataValue,
+)
 
 NOW = 1_800_000_000.0
 FOREVER = NOW + 10**9
@@ -182,6 +187,9 @@ class FakeTopology:
 
     def answer_route_query(self, request: Request) -> Struct | Deferred[Struct]:
         raise NotImplementedError
+
+    def routes_over(self, node_id: NodeId) -> bool:
+        return False
 
     def update_requested(self, node_id: NodeId) -> None: ...
 
