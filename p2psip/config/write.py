@@ -49,9 +49,9 @@ def write_document(configuration: Configuration) -> bytes:
     # The root is in the namespace of documents, whatever the default is that the configuration inherits.
     prefix = next(prefix for prefix, name in namespaces.items() if name == CONFIG_NAMESPACE)
     signature, overlay = (f"{prefix}:{name}" if prefix else name for name in ("signature", "overlay"))
-    parts = [f'<?xml version="1.0" encoding="UTF-8"?>\n<{overlay} {declared}>\n'.encode(), configuration.raw]
-    parts += [f"\n<{signature}>\n{_base64(block)}</{signature}>".encode() for block in configuration.signatures]
-    return b"".join([*parts, f"\n</{overlay}>\n".encode()])
+    head = f'<?xml version="1.0" encoding="UTF-8"?>\n<{overlay} {declared}>\n'
+    tail = [f"\n<{signature}>\n{_base64(block)}</{signature}>" for block in configuration.signatures]
+    return head.encode() + configuration.raw + "".join([*tail, f"\n</{overlay}>\n"]).encode()
 
 
 def write_kind(kind: Kind) -> bytes:
