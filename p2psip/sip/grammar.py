@@ -104,6 +104,18 @@ def quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def check_utf8(text: str) -> str:
+    """`text`, which has come in as UTF-8 and so can be kept and compared.
+
+    :raises SIPParseError: it has bytes that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeError:
+        raise SIPParseError("text that is not UTF-8") from None
+    return text
+
+
 def parse_number(text: str, what: str, limit: int = 2**32) -> int:
     """The decimal number `text`, which must be below `limit`."""
     if _NUMBER(text) is None or len(text) > 20:

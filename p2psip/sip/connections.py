@@ -1,0 +1,143 @@
+"""The connections of an edge: bounded in number and in patience, reused for requests (RFC 3261 §18)."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    connectProtocol,
+)
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from .errors import SIPParseError, TransportFailure
+from .message import Request, Response
+from .transport import SIPStream, Target
+
+_SWEEP = 10.0
+_CONNECT_TIMEOUT = 10
+
+
+class ConnectionsOwner(Protocol):
+    """Who is told what comes over the connections."""
+
+    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None: ...
+
+    def stream_closed(self, stream: SIPStream) -> None: ...
+
+
+class Connections:
+    """All open connections, those that were idle longest first.
+
+    At most `most` at once: then the one that was idle longest gives way.  One that is idle for `idle` seconds, that
+    takes `patience` seconds to end a message or does not take for as long what is sent to it, is closed.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        owner: ConnectionsOwner,
+        counters: Counter[str],
+        most: int,
+        idle: float,
+        patience: float,
+    ) -> None:
+        self._reactor = reactor
+        self._owner = owner
+        self._counters = counters
+        self._most = most
+        self._idle = idle
+        self._patience = patience
+        self._streams: OrderedDict[SIPStream, None] = OrderedDict()
+        self._outgoing: dict[Target, SIPStream] = {}
+        self._waiting: dict[Target, list[Deferred[SIPStream]]] = {}
+        self._sweep: IDelayedCall | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def now(self) -> float:
+        seconds: float = self._reactor.seconds()
+        return seconds
+
+    def connect(self, target: Target) -> Deferred[SIPStream]:
+        """An open TCP connection to `target`, the one there is or a new one.  Fails as Twisted's connect does."""
+        result: Deferred[SIPStream] = Deferred()
+        known = self._outgoing.get(target)
+        if known is not None and known.open:
+            result.callback(known)
+        elif target in self._waiting:
+            self._waiting[target].append(result)
+        elif self._closed:
+            result.errback(Failure(TransportFailure()))
+        else:
+            self._waiting[target] = [result]
+            stream = SIPStream(self)
+            stream.outgoing = target
+            make = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
+            endpoint = make(self._reactor, target.host, target.port, timeout=_CONNECT_TIMEOUT)
+            connectProtocol(endpoint, stream).addBoth(self._connected, target)
+        return result
+
+    def _connected(self, outcome: SIPStream | Failure, target: Target) -> None:
+        if isinstance(outcome, SIPStream):
+            self._outgoing[target] = outcome
+        for waiting in self._waiting.pop(target):
+            waiting.callback(outcome)
+
+    def close(self) -> None:
+        """Close all, and take no more."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for stream in list(self._streams):
+            stream.abort()
+
+    # -- what streams tell --------------------------------------------------------------------------------
+
+    def stream_opened(self, stream: SIPStream) -> bool:
+        if self._closed:
+            return False
+        if len(self._streams) >= self._most:
+            self._counters["connection gave way"] += 1
+            longest_idle, _ = self._streams.popitem(last=False)
+            longest_idle.abort()
+        self._streams[stream] = None
+        if self._sweep is None:
+            self._sweep = self._reactor.callLater(_SWEEP, self._sweep_streams)
+        return True
+
+    def stream_active(self, stream: SIPStream) -> None:
+        if stream in self._streams:
+            self._streams.move_to_end(stream)
+
+    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None:
+        self._owner.stream_received(stream, item)
+
+    def stream_closed(self, stream: SIPStream) -> None:
+        self._streams.pop(stream, None)
+        if stream.outgoing is not None and self._outgoing.get(stream.outgoing) is stream:
+            del self._outgoing[stream.outgoing]
+        if not self._streams and self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        self._owner.stream_closed(stream)
+
+    def _sweep_streams(self) -> None:
+        self._sweep = None
+        now = self.now()
+        for stream in list(self._streams):
+            since = (stream.message_began, stream.blocked_since)
+            if now - stream.last_active > self._idle or any(
+                start is not None and now - start > self._patience for start in since
+            ):
+                self._counters["connection closed as idle"] += 1
+                stream.abort()
+        if self._streams and not self._closed:
+            self._sweep = self._reactor.callLater(_SWEEP, self._sweep_streams)

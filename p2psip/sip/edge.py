@@ -1,0 +1,416 @@
+"""Where SIP meets the network: ports, connections, and the transactions that run over them (RFC 3261 §18).
+
+Responses go where RFC 3261 §18.2.2 and RFC 3581 say, with one exception: maddr is not obeyed, since it would let
+anybody have our responses sent to anybody else.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .connections import Connections
+from .errors import SIPParseError, TransactionTimeout, TransportFailure
+from .headers import MAGIC_COOKIE
+from .interfaces import IServerRequest, ITransactionUser, Source
+from .machines import (
+    AckReceived,
+    Action,
+    ClientTransaction,
+    Overloaded,
+    RequestReceived,
+    ResponseReceived,
+    Send,
+    ServerTransaction,
+    TimedOut,
+)
+from .message import Request, Response, parse
+from .transaction import TransactionLayer
+from .transport import (
+    LARGEST_DATAGRAM,
+    DatagramFlow,
+    DatagramPort,
+    SIPStream,
+    StreamFactory,
+    Target,
+    bound_socket,
+    host_and_port,
+)
+from .uri import bracketed
+
+EdgeFlow = DatagramFlow | SIPStream
+
+LARGEST_UDP_REQUEST = 1300
+"""Requests beyond go over TCP (RFC 3261 §18.1.1)."""
+
+_OVERLOADED_RETRY = "10"
+_NOT_SIP = b"\r\n\0 "
+
+
+@implementer(IServerRequest)
+class ServerRequest:
+    """A request that came in, as the transaction user sees it."""
+
+    __slots__ = ("_edge", "_transaction", "source")
+
+    def __init__(self, edge: SIPEdge, transaction: ServerTransaction) -> None:
+        self._edge = edge
+        self._transaction = transaction
+        self.source: Source = cast(EdgeFlow, transaction.flow).source
+
+    @property
+    def request(self) -> Request:
+        return self._transaction.request
+
+    @property
+    def answered(self) -> bool:
+        return self._transaction.answered
+
+    @property
+    def cancels(self) -> IServerRequest | None:
+        transaction = self._transaction.cancels
+        return None if transaction is None else ServerRequest(self._edge, transaction)
+
+    def respond(self, response: Response, stateless: bool = False) -> None:
+        self._transaction.respond(response, self._edge.now(), stateless)
+        self._edge.flush()
+
+
+class SIPEdge:
+    """The SIP element of one node, seen from the network.
+
+    `reactor` gives time, sockets and connections (IReactorTime, IReactorSocket, IReactorTCP); `user` serves the
+    requests that come in.  `advertise` is the host to name in Via where the port is bound to all addresses.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        user: ITransactionUser,
+        random: Random,
+        layer: TransactionLayer | None = None,
+        advertise: str | None = None,
+        most_streams: int = 10000,
+        idle: float = 7260.0,
+        patience: float = 32.0,
+    ) -> None:
+        self._reactor = reactor
+        self._user = user
+        self._random = random
+        self.layer = layer or TransactionLayer()
+        self._advertise = advertise
+        self.counters: Counter[str] = Counter()
+        self.connections = Connections(reactor, self, self.counters, most_streams, idle, patience)
+        self.listening: list[Target] = []
+        """Where it listens."""
+        self._ports: list[IListeningPort] = []
+        self._datagram_ports: list[DatagramPort] = []
+        self._timer: IDelayedCall | None = None
+        self._flushing = False
+        self._stopped = False
+
+    def now(self) -> float:
+        """Seconds, by the reactor."""
+        seconds: float = self._reactor.seconds()
+        return seconds
+
+    # -- listening ----------------------------------------------------------------------------------------
+
+    def listen(self, addresses: Sequence[str], port: int, transports: Sequence[str] = ("UDP", "TCP")) -> None:
+        """Serve SIP on `port` of each of `addresses` (IPv4 or IPv6); port 0 takes any, see `listening`.
+
+        :raises SIPListenError: one of them cannot be had; then none is.
+        """
+        sockets: list[tuple[str, socket.socket]] = []
+        try:
+            for address in addresses:
+                for transport in transports:
+                    sockets.append((transport, bound_socket(transport, address, port)))
+            for transport, bound in sockets:
+                self._adopt(transport, bound)
+        finally:
+            for _, bound in sockets:
+                bound.close()
+
+    def _adopt(self, transport: str, bound: socket.socket) -> None:
+        host, port = bound.getsockname()[:2]
+        if transport == "UDP":
+            datagrams = DatagramPort(self._datagram_received)
+            self._datagram_ports.append(datagrams)
+            self._ports.append(
+                self._reactor.adoptDatagramPort(bound.fileno(), bound.family, datagrams, LARGEST_DATAGRAM)
+            )
+        else:
+            factory = StreamFactory(self.stream)
+            self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory))
+        self.listening.append(Target(transport, host, port))
+
+    def stop(self) -> Deferred[None]:
+        """Listen no more and close every connection; waiting requests fail."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waits = [maybeDeferred(port.stopListening) for port in self._ports]
+        self._ports, self._datagram_ports, self.listening = [], [], []
+        self.connections.close()
+        for transaction in list(self.layer.clients.values()):
+            transaction.fail()
+        self.flush()
+        done: Deferred[None] = gatherResults(waits, consumeErrors=True).addCallback(lambda _: None)
+        return done
+
+    # -- in -----------------------------------------------------------------------------------------------
+
+    def _datagram_received(self, port: DatagramPort, data: bytes, host: str, port_number: int) -> None:
+        source = Source(host, port_number, "UDP")
+        data = data.lstrip(b"\r\n")
+        if not data.strip(_NOT_SIP):
+            self.counters["keep-alive"] += 1
+            return
+        try:
+            message: Request | Response | SIPParseError = parse(data)
+        except SIPParseError as error:
+            message = error
+        self._received(message, DatagramFlow(port, host, port_number, source))
+
+    def _received(self, message: Request | Response | SIPParseError, flow: EdgeFlow) -> None:
+        if isinstance(message, SIPParseError):
+            self._refuse(message, flow)
+            return
+        self.counters[f"received over {flow.source.transport}"] += 1
+        if isinstance(message, Response):
+            self.layer.receive_response(message, self.now())
+        else:
+            self._stamp(message, flow)
+            self.layer.receive_request(message, flow, self.now())
+        self.flush()
+
+    def _stamp(self, request: Request, flow: EdgeFlow) -> None:
+        """Note the source, and for UDP where responses go (RFC 3261 §18.2, RFC 3581 §4)."""
+        request.stamp_source(flow.source.host, flow.source.port)
+        if isinstance(flow, DatagramFlow) and "rport" not in request.via.parameters:
+            flow.port_number = request.via.port or 5060
+
+    def _refuse(self, error: SIPParseError, flow: EdgeFlow) -> None:
+        """Answer what could not be parsed, as far as it can be answered; without a transaction."""
+        self.counters["malformed"] += 1
+        request = error.message
+        if not isinstance(request, Request) or request.method == "ACK" or "Via" not in request.headers:
+            return
+        try:
+            self._stamp(request, flow)
+        except SIPParseError:
+            pass  # then back to where it came from
+        self._respond_without(request, flow, error.status, error.what if error.status == 400 else None)
+
+    def _respond_without(self, request: Request, flow: EdgeFlow, status: int, reason: str | None = None) -> None:
+        """Send a response that no transaction remembers (RFC 3261 §8.2.7)."""
+        try:
+            response = request.response(status, reason, f"{self._random.getrandbits(64):x}")
+        except SIPParseError:
+            response = request.response(status, reason)
+        if status == 503:
+            response.set("Retry-After", _OVERLOADED_RETRY)
+        flow.send(response.encode())
+
+    # -- what the transaction layer wants done ----------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Do what is queued, and see to the next timer."""
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            while (action := self.layer.take()) is not None:
+                self._do(action)
+        finally:
+            self._flushing = False
+        self._set_timer()
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Send):
+            flow = cast(EdgeFlow, action.transaction.flow)
+            if not flow.send(action.data):
+                self._not_sent(action)
+        elif isinstance(action, RequestReceived):
+            self._deliver(action.transaction)
+        elif isinstance(action, ResponseReceived):
+            if action.response.status >= 200:
+                self._finish(action.transaction.user, action.transaction.flow, action.response)
+        elif isinstance(action, AckReceived):
+            flow_user = action.transaction.flow if action.transaction is not None else None
+            self._user_of(flow_user).ack_received(action.request, self._source_of(flow_user))
+        elif isinstance(action, Overloaded):
+            self.counters["overloaded"] += 1
+            self._respond_without(action.request, cast(EdgeFlow, action.flow), 503)
+        elif isinstance(action.transaction, ServerTransaction):
+            self.counters["no ACK came"] += 1
+        else:
+            error = TransactionTimeout() if isinstance(action, TimedOut) else TransportFailure()
+            self._finish(action.transaction.user, action.transaction.flow, Failure(error))
+
+    def _deliver(self, transaction: ServerTransaction) -> None:
+        incoming = ServerRequest(self, transaction)
+        try:
+            self._user_of(transaction.flow).request_received(incoming)
+        except SIPParseError as error:
+            response = transaction.request.response(error.status, error.what, f"{self._random.getrandbits(64):x}")
+            transaction.respond(response, self.now())
+        except Exception:  # noqa: BLE001  (whatever it was, the next request must be served)
+            self.log.failure("a request could not be served")
+            response = transaction.request.response(500, None, f"{self._random.getrandbits(64):x}")
+            transaction.respond(response, self.now())
+
+    def _user_of(self, flow: Any) -> ITransactionUser:
+        user: ITransactionUser | None = getattr(flow, "user", None)
+        return self._user if user is None else user
+
+    def _source_of(self, flow: Any) -> Source:
+        return cast(Source, getattr(flow, "source", Source("", 0, "")))
+
+    def _not_sent(self, action: Send) -> None:
+        """RFC 3261 §18.4 for requests; for responses §18.2.2: a new connection when the old one is closed."""
+        transaction = action.transaction
+        if isinstance(transaction, ClientTransaction):
+            transaction.fail()
+            return
+        assert isinstance(transaction, ServerTransaction)
+        self.counters["response not sent"] += 1
+        stream = transaction.flow
+        if isinstance(stream, SIPStream) and stream.transport_name == "TCP" and not self._stopped:
+            target = Target("TCP", stream.source.host, transaction.request.via.port or 5060)
+            connecting = self.connections.connect(target)
+            connecting.addCallback(lambda opened: opened.send(action.data))
+            connecting.addErrback(lambda _: None)  # counted above; the client repeats or gives up
+
+    def _set_timer(self) -> None:
+        when = self.layer.next_timeout()
+        if when is None or self._stopped:
+            return
+        timer = self._timer
+        if timer is not None:
+            if timer.getTime() <= when:
+                return
+            timer.cancel()
+        self._timer = self._reactor.callLater(max(0.0, when - self.now()), self._advance)
+
+    def _advance(self) -> None:
+        self._timer = None
+        self.layer.advance(self.now())
+        self.flush()
+
+    # -- requests of ours -------------------------------------------------------------------------------------
+
+    def request(self, request: Request, target: Target | SIPStream) -> Deferred[Response]:
+        """Send `request` and answer its final response, whatever its status.
+
+        Via, and what of From tag, Call-ID, CSeq and Max-Forwards is missing, is added.  Fails with
+        TransactionTimeout or TransportFailure.
+        """
+        return Deferred.fromCoroutine(self._request(request, target))
+
+    async def _request(self, request: Request, target: Target | SIPStream) -> Response:
+        self._complete(request)
+        flow = await self._flow_to(request, target)
+        via = f"SIP/2.0/{flow.source.transport} {self._sent_by(flow)};branch={self._branch()};rport"
+        request.prepend("Via", via)
+        waiting: Deferred[Response] = Deferred()
+        try:
+            transaction = self.layer.send_request(request, flow, self.now(), waiting)
+        except OverflowError:
+            raise TransportFailure(reason="Too Many Transactions") from None
+        if isinstance(flow, SIPStream):
+            flow.pending.add(transaction)
+            waiting.addBoth(self._settled, flow, transaction)
+        self.flush()
+        return await waiting
+
+    @staticmethod
+    def _settled(result: Any, flow: SIPStream, transaction: Any) -> Any:
+        flow.pending.discard(transaction)
+        return result
+
+    async def _flow_to(self, request: Request, target: Target | SIPStream) -> EdgeFlow:
+        if isinstance(target, SIPStream):
+            if not target.open:
+                raise TransportFailure()
+            return target
+        large = len(request.encode()) > LARGEST_UDP_REQUEST
+        if target.transport == "UDP" and not large:
+            return self._datagram_flow(target)
+        try:
+            return await self.connections.connect(Target("TCP", target.host, target.port))
+        except Exception as error:
+            if target.transport == "UDP":
+                return self._datagram_flow(target)
+            raise TransportFailure() from error
+
+    def _datagram_flow(self, target: Target) -> DatagramFlow:
+        for port, where in zip(
+            self._datagram_ports,
+            (listening for listening in self.listening if listening.transport == "UDP"),
+            strict=True,
+        ):
+            if (":" in where.host) == (":" in target.host):
+                return DatagramFlow(port, target.host, target.port, Source(target.host, target.port, "UDP"))
+        raise TransportFailure(reason="No UDP Port For The Address Family")
+
+    def _complete(self, request: Request) -> None:
+        if request.from_.tag is None:
+            request.set("From", f"{request.headers['From'][0]};tag={self._random.getrandbits(64):x}")
+        for name, value in (
+            ("Max-Forwards", "70"),
+            ("Call-ID", f"{self._random.getrandbits(128):032x}"),
+            ("CSeq", f"1 {request.method}"),
+        ):
+            if name not in request.headers:
+                request.set(name, value)
+
+    def _branch(self) -> str:
+        return f"{MAGIC_COOKIE}{self._random.getrandbits(96):024x}"
+
+    def _sent_by(self, flow: EdgeFlow) -> str:
+        transport = flow.port.transport if isinstance(flow, DatagramFlow) else flow.transport
+        assert transport is not None
+        host, port = host_and_port(transport.getHost())
+        if isinstance(flow, SIPStream):
+            # The port where we listen, not that of this connection; without one there is nothing to name.
+            port = next((where.port for where in self.listening if where.transport == "TCP"), port)
+        if self._advertise is not None and (not host or host in ("0.0.0.0", "::")):
+            host = self._advertise
+        return f"{bracketed(host or 'localhost')}:{port or 5060}"
+
+    def _finish(self, waiting: Any, flow: Any, result: Response | Failure) -> None:
+        if isinstance(waiting, Deferred) and not waiting.called:
+            waiting.callback(result) if isinstance(result, Response) else waiting.errback(result)
+
+    # -- connections --------------------------------------------------------------------------------------------
+
+    def stream(
+        self, user: ITransactionUser | None = None, transport: str = "TCP", source: Source | None = None
+    ) -> SIPStream:
+        """A protocol that speaks SIP over a connection which somebody else makes, as client and as server.
+
+        `user` serves its requests in place of the edge's own; `transport` (TCP, TLS) is what Via says.
+        """
+        return SIPStream(self.connections, user, transport, source)
+
+    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None:
+        self._received(item, stream)
+
+    def stream_closed(self, stream: SIPStream) -> None:
+        for transaction in list(stream.pending):
+            transaction.fail()
+        self.flush()

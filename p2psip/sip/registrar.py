@@ -1,0 +1,191 @@
+"""The registrar: REGISTER becomes bindings here and a registration in the overlay (RFC 3261 §10.3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from .authentication import Authenticator
+from .domain import Domain
+from .errors import SIPFailure
+from .grammar import check_utf8, write_parameters
+from .headers import NameAddr, write_date
+from .interfaces import Contact, IBindingJournal, IRegistrationStore, Source
+from .location import Binding, Location, Wish
+from .message import Request, Response
+
+_RETRY_AFTER = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long bindings live, in seconds."""
+
+    default: int = 3600
+    shortest: int = 60
+    """Less is refused with 423, unless it is 0 (RFC 3261 §10.3, step 7)."""
+    longest: int = 7200
+    """More is shortened to this."""
+
+
+class Registrar:
+    """Serves REGISTER of one domain.
+
+    A change is told to the overlay first and made here when the overlay has it; so what the phone was told holds.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        domain: Domain,
+        authenticator: Authenticator,
+        location: Location,
+        store: IRegistrationStore,
+        journal: IBindingJournal | None = None,
+        lifetimes: Lifetimes | None = None,
+    ) -> None:
+        self._domain = domain
+        self._authenticator = authenticator
+        self._location = location
+        self._store = store
+        self._journal = journal
+        self._lifetimes = lifetimes or Lifetimes()
+        self._locks: dict[str, DeferredLock] = {}
+        self.counters: Counter[str] = Counter()
+
+    def load(self, now: float) -> None:
+        """Take over what the journal kept."""
+        if self._journal is not None:
+            self._location.load(self._journal.load(), now)
+
+    def register(self, request: Request, source: Source, now: float) -> Deferred[Response]:
+        """The response to REGISTER.  Fails with SIPFailure or SIPParseError, which say what to answer."""
+        return Deferred.fromCoroutine(self._register(request, source, now))
+
+    def query(self, aor: str, now: float) -> Sequence[Contact]:
+        """The contacts of `aor` (user@domain, see `Domain.aor`) at this registrar, the preferred first."""
+        return [binding.contact(now) for binding in self._location.bindings(aor, now)]
+
+    def answer_query(self, request: Request, now: float) -> Response:
+        """The response to a REGISTER without Contact of another registrar, which needs no digest.
+
+        Who may ask is up to the caller (the node's role in its certificate, and how often).
+
+        :raises SIPFailure: it is no query, or of another domain.
+        """
+        if request.method != "REGISTER" or "Contact" in request.headers:
+            raise SIPFailure(403)
+        return self._listing(request, self._location.bindings(self._domain.aor(request.to.uri), now), now)
+
+    def expire(self, now: float) -> Deferred[None]:
+        """Forget bindings that have ended; the overlay hears of users who have none left.  Never fails."""
+        return Deferred.fromCoroutine(self._expire(now))
+
+    def next_expiry(self) -> float | None:
+        """When `expire` is due."""
+        return self._location.next_expiry()
+
+    async def _expire(self, now: float) -> None:
+        for aor in self._location.expire(now):
+            self.counters["expired"] += 1
+            lock = await self._acquire(aor)
+            try:
+                if not self._location.bindings(aor, now):
+                    self._save(aor, [])
+                    await self._store.unregister(aor)
+            except Exception:  # noqa: BLE001  (nobody waits for it)
+                self.log.failure("a registration that ended stays in the overlay until its lifetime ends")
+            finally:
+                self._release(aor, lock)
+
+    async def _acquire(self, aor: str) -> DeferredLock:
+        """Changes of one AOR happen one after the other, since each waits for the overlay."""
+        lock = self._locks.get(aor)
+        if lock is None:
+            lock = self._locks[aor] = DeferredLock()
+        await lock.acquire()
+        return lock
+
+    def _release(self, aor: str, lock: DeferredLock) -> None:
+        lock.release()
+        if not lock.locked:
+            del self._locks[aor]
+
+    async def _register(self, request: Request, source: Source, now: float) -> Response:
+        if not self._domain.covers(request.uri):
+            raise SIPFailure(404)
+        user = await self._authenticator.authenticate(request, source.host, now)
+        try:
+            aor = self._domain.aor(request.to.uri)
+        except SIPFailure as failure:
+            # RFC 3261 s10.3: "If the address-of-record is not valid [...] 404"; RFC 4475 s3.3.4 for the scheme.
+            raise SIPFailure(400 if failure.status == 416 else 404) from failure
+        if aor != f"{user}@{self._domain.name}":
+            self.counters["another user's AOR"] += 1
+            raise SIPFailure(403)
+        if "Contact" not in request.headers:
+            self.counters["query"] += 1
+            return self._listing(request, self._location.bindings(aor, now), now)
+        lock = await self._acquire(aor)
+        try:
+            bindings = await self._change(aor, request, source, now)
+        finally:
+            self._release(aor, lock)
+        return self._listing(request, bindings, now)
+
+    async def _change(self, aor: str, request: Request, source: Source, now: float) -> list[Binding]:
+        """Do what the Contacts ask for; the bindings after it."""
+        call_id, cseq = check_utf8(request.call_id), request.cseq.number
+        if request.wildcard_contact:
+            if request.get("Expires") != "0":
+                raise SIPFailure(400, "Wildcard Contact Without Expires 0")
+            prepared = self._location.prepare_removal(aor, call_id, cseq, now)
+        else:
+            wishes = [self._wish(contact, request.expires) for contact in request.contacts]
+            where = f"{source.transport} {source.host} {source.port}"
+            prepared = self._location.prepare(aor, wishes, call_id, cseq, where, now)
+        known = bool(self._location.bindings(aor, now))
+        try:
+            if prepared:
+                await self._store.register(aor, max(binding.remaining(now) for binding in prepared))
+            elif known:
+                await self._store.unregister(aor)
+        except SIPFailure:
+            self.counters["overlay refused"] += 1
+            raise
+        except Exception as error:
+            self.counters["overlay failed"] += 1
+            self.log.error("the overlay did not take a registration: {error!r}", error=error)
+            raise SIPFailure(500, headers=(("Retry-After", str(_RETRY_AFTER)),)) from error
+        if prepared or known:
+            self._save(aor, prepared)
+        self._location.commit(aor, prepared)
+        self.counters["registered" if prepared else "removed"] += 1
+        return self._location.bindings(aor, now)
+
+    def _wish(self, contact: NameAddr, expires_header: int | None) -> Wish:
+        expires = contact.expires
+        if expires is None:
+            expires = self._lifetimes.default if expires_header is None else expires_header
+        if 0 < expires < self._lifetimes.shortest:
+            self.counters["interval too brief"] += 1
+            raise SIPFailure(423, headers=(("Min-Expires", str(self._lifetimes.shortest)),))
+        parameters = {name: value for name, value in contact.parameters.items() if name not in ("q", "expires")}
+        check_utf8(contact.uri_text + write_parameters(parameters))
+        return Wish(contact.uri_text, contact.uri, parameters, contact.q, min(expires, self._lifetimes.longest))
+
+    def _listing(self, request: Request, bindings: list[Binding], now: float) -> Response:
+        response = request.response(200)
+        if bindings:
+            response.headers["Contact"] = [binding.header(now) for binding in bindings]
+        response.set("Date", write_date(now))
+        return response
+
+    def _save(self, aor: str, bindings: list[Binding]) -> None:
+        if self._journal is not None:
+            self._journal.save(aor, [binding.row(aor) for binding in bindings])

@@ -1,0 +1,259 @@
+"""Twisted protocols that carry SIP: UDP ports and connections (RFC 3261 §18)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .errors import SIPListenError, SIPParseError
+from .interfaces import ITransactionUser, Source
+from .machines import ClientTransaction
+from .message import Request, Response
+from .stream import KeepAlive, StreamParser
+
+UDP_BUFFER = 4 * 2**20
+"""Bytes asked of the kernel: with less, a burst is lost and its repetition makes the next one bigger."""
+
+LARGEST_DATAGRAM = 65535
+_IPPROTO_IPV6 = socket.IPPROTO_IPV6
+
+
+class Target(NamedTuple):
+    """Where a request is to go."""
+
+    transport: str
+    """UDP or TCP."""
+    host: str
+    """An IP address, without brackets."""
+    port: int
+
+
+class StreamOwner(Protocol):
+    """What a connection needs of the edge."""
+
+    def stream_opened(self, stream: SIPStream) -> bool:
+        """Whether there is room for it; if not, it is closed."""
+
+    def stream_closed(self, stream: SIPStream) -> None: ...
+
+    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None: ...
+
+    def stream_active(self, stream: SIPStream) -> None: ...
+
+    def now(self) -> float: ...
+
+
+class DatagramFlow:
+    """Towards one address over one of our UDP ports."""
+
+    __slots__ = ("host", "port", "port_number", "source", "user")
+
+    reliable = False
+
+    def __init__(
+        self, port: DatagramPort, host: str, port_number: int, source: Source, user: ITransactionUser | None = None
+    ) -> None:
+        self.port = port
+        self.host = host
+        self.port_number = port_number
+        self.source = source
+        self.user = user
+
+    def send(self, data: bytes) -> bool:
+        """Send one datagram; False when it could not even be tried."""
+        return self.port.send(data, self.host, self.port_number)
+
+
+class DatagramPort(DatagramProtocol):
+    """One bound UDP port; `received` is called with itself, the datagram, host and port number."""
+
+    def __init__(self, received: Callable[[DatagramPort, bytes, str, int], None]) -> None:
+        self._received = received
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        self._received(self, datagram, addr[0], addr[1])
+
+    def send(self, data: bytes, host: str, port: int) -> bool:
+        if self.transport is None:
+            return False
+        try:
+            self.transport.write(data, (host, port))
+        except OSError:
+            return False  # no route, too long, no buffer: as lost on the way
+        return True
+
+
+@implementer(IPushProducer)
+class SIPStream(StreamProtocol):
+    """SIP over one connection, incoming or outgoing, whatever carries the bytes.
+
+    Over TCP the edge makes it; over a connection between nodes, `SIPEdge.stream` does and the caller hands it to
+    the connection.  As a producer it stops reading while the other side does not take what is sent.
+    """
+
+    transport: Any
+    reliable = True
+
+    def __init__(
+        self,
+        owner: StreamOwner,
+        user: ITransactionUser | None = None,
+        transport_name: str = "TCP",
+        source: Source | None = None,
+    ) -> None:
+        self._owner = owner
+        self._parser = StreamParser()
+        self._closed = True
+        self.user = user
+        self.transport_name = transport_name
+        self.source = source or Source("", 0, transport_name)
+        self._source_given = source is not None
+        self.outgoing: Target | None = None
+        self.pending: set[ClientTransaction] = set()
+        """Requests of ours that wait for a response over it."""
+        self.last_active = 0.0
+        self.message_began: float | None = None
+        """Since when a message has been incomplete."""
+        self.blocked_since: float | None = None
+        """Since when the other side has not taken what is sent."""
+
+    @property
+    def open(self) -> bool:
+        return not self._closed
+
+    def connectionMade(self) -> None:
+        self._closed = False
+        if not self._source_given:
+            host, port = host_and_port(self.transport.getPeer())
+            self.source = Source(host, port, self.transport_name)
+        self.last_active = self._owner.now()
+        if not self._owner.stream_opened(self):
+            self.abort()
+            return
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        if IConsumer.providedBy(self.transport):
+            self.transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closed:
+            return
+        self.last_active = self._owner.now()
+        for item in self._parser.receive(data):
+            if item is KeepAlive.PING:
+                self.send(b"\r\n")
+            elif isinstance(item, SIPParseError):
+                self._owner.stream_received(self, item)
+                if item.fatal:
+                    self.close()
+            elif not isinstance(item, KeepAlive):
+                self._owner.stream_received(self, item)
+            if not self.open:
+                return
+        if not self._parser.mid_message:
+            self.message_began = None
+        elif self.message_began is None:
+            self.message_began = self.last_active
+        self._owner.stream_active(self)
+
+    def send(self, data: bytes) -> bool:
+        """Send a message; False when the connection is closed."""
+        if self._closed:
+            return False
+        self.transport.write(data)
+        return True
+
+    def close(self) -> None:
+        """Close once what was sent has gone out."""
+        self._closed = True
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closed = True
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self._closed = True
+        self._owner.stream_closed(self)
+
+    # IPushProducer: what the transport tells us about its buffer
+
+    def pauseProducing(self) -> None:
+        if self.blocked_since is None:
+            self.blocked_since = self._owner.now()
+        if IPushProducer.providedBy(self.transport):
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.blocked_since = None
+        if IPushProducer.providedBy(self.transport):
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `connectionLost` follows."""
+
+
+class StreamFactory(Factory):
+    """Makes the streams of incoming connections."""
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], SIPStream]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> SIPStream:
+        return self._build()
+
+
+def host_and_port(address: IAddress) -> tuple[str, int]:
+    """Of an IPv4 or IPv6 address; empty and 0 of any other."""
+    return getattr(address, "host", ""), getattr(address, "port", 0)
+
+
+def bound_socket(transport: str, address: str, port: int) -> socket.socket:
+    """A socket bound for `transport` (UDP or TCP), an IPv6 one for IPv6 alone.
+
+    :raises SIPListenError: the address or port cannot be had.
+    """
+    kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
+    try:
+        family, _, _, _, where = socket.getaddrinfo(
+            address, port, type=kind, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+        )[0]
+        made = socket.socket(family, kind)
+    except OSError as error:
+        raise SIPListenError(transport, address, port, error.strerror or str(error)) from error
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(_IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if transport == "UDP":
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UDP_BUFFER)
+        else:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setblocking(False)
+        made.bind(where)
+        if transport == "TCP":
+            made.listen(1024)
+    except OSError as error:
+        made.close()
+        raise SIPListenError(transport, address, port, error.strerror or str(error)) from error
+    return made
