@@ -83,7 +83,9 @@ class _Instances:
 
         return build()
 
-    def _value(self, cls: type[Struct], field: str, wire: Wire, so_far: dict[str, Any]) -> st.SearchStrategy[Any]:
+    def _value(
+        self, cls: type[Struct], field: str, wire: Wire, so_far: dict[str, Any],
+    ) -> st.SearchStrategy[Any]:
         if isinstance(wire, When):
             present = so_far[wire.field] in wire.present
             return self._plain(wire.inner) if present else st.none()
@@ -95,7 +97,7 @@ class _Instances:
             # The case of every type not declared: one that is none of the declared.
             top = 0x7F if cls._root is header.Destination else 256**cls._root._select_size - 1
             return st.integers(1, top).filter(lambda number: number not in cls._root._cases)
-        if field == "kind" and any(getattr(other, "given", "") == "kind" for other in fields_of(cls).values()):
+        if any(getattr(other, "given", "") == field for other in fields_of(cls).values()):
             return st.sampled_from(sorted(MODELS))
         if cls is methods.IceCandidate and field == "type":
             return st.sampled_from((1, 2, 4))

@@ -135,8 +135,7 @@ def decode_header(data: bytes, ctx: WireContext = DEFAULT_CONTEXT) -> tuple[Forw
     """
     The forwarding header of a message or fragment, and the header's size in bytes.
 
-    :raises DecodeError: the header cannot be read; the token or the version is
-        another; or its length is not that of the data.
+    :raises DecodeError: the header cannot be read, or `check_header` refuses it.
     """
     header, size = ForwardingHeader.decode_prefix(data, ctx)
     check_header(header, data)
@@ -145,16 +144,26 @@ def decode_header(data: bytes, ctx: WireContext = DEFAULT_CONTEXT) -> tuple[Forw
 
 def check_header(header: ForwardingHeader, data: bytes) -> None:
     """
-    Check what must hold for every header.
+    Check what must hold for the header of any message, `data`.
 
-    :raises DecodeError: the token or the version is another, or its length is not that of the data.
+    :raises DecodeError: the token or the version is another, the bit of the fragment
+        field that is always set is not, the length is not that of the data, or a
+        Resource-ID stands anywhere but at the end of the Destination List.
     """
     if header.relo_token != RELO_TOKEN:
         raise DecodeError("ForwardingHeader", 0, "not a RELOAD message")
     if header.version != VERSION:
         raise DecodeError("ForwardingHeader", 10, f"version {header.version:#x} is not spoken here")
+    if header.fragment < 0x80000000:
+        raise DecodeError("ForwardingHeader", 12, "the high bit of fragment is 0")
     if header.length != len(data):
         raise DecodeError("ForwardingHeader", 16, f"length says {header.length} bytes, found {len(data)}")
+    for entry in header.via_list:
+        if type(entry) is ResourceDestination:
+            raise DecodeError("ForwardingHeader", FIXED_SIZE, "a Resource-ID in the Via List")
+    for entry in header.destination_list[:-1]:
+        if type(entry) is ResourceDestination:
+            raise DecodeError("ForwardingHeader", FIXED_SIZE, "a Resource-ID before the last destination")
 
 
 def with_header(header: ForwardingHeader, body: bytes) -> bytes:

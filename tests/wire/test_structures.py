@@ -55,7 +55,7 @@ class EveryStructure(SynchronousTestCase):
                 self.assertEqual(again.encode(), data)
 
     def test_node_id_lengths(self) -> None:
-        """Node-IDs of 16 to 20 bytes are read by the overlay's length. [6940-6.3.1.1]"""
+        """Node-IDs of 16 to 20 bytes are read by the overlay's length."""
         for length in NODE_ID_SIZES:
             for cls, model in every_structure():
                 ctx = context_for(cls, length, model)
@@ -63,7 +63,7 @@ class EveryStructure(SynchronousTestCase):
                     self.assertEqual(cls.decode(value.encode(), ctx), value)
 
     def test_truncated(self) -> None:
-        """A structure cut short anywhere is refused, or was complete in fewer bytes; likewise a longer one."""
+        """A structure cut short anywhere is refused, or was complete in fewer bytes."""
         for cls, model in every_structure():
             ctx = context_for(cls, model=model)
             for value in drawn(cls, model, 5):

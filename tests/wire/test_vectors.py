@@ -21,7 +21,9 @@ from p2psip.wire.codec import Struct, WireContext
 from p2psip.wire.codes import DataModel, HashAlgorithm
 
 VECTORS = Path(__file__).parent.parent / "vectors"
-CONTEXT = WireContext(16, {1: DataModel.DICTIONARY, 0xF0000001: DataModel.SINGLE, 0xF0000002: DataModel.ARRAY})
+CONTEXT = WireContext(
+    16, {1: DataModel.DICTIONARY, 0xF0000001: DataModel.SINGLE, 0xF0000002: DataModel.ARRAY},
+)
 
 STRUCTURES: dict[str, type[Struct]] = {
     "struct_chord_leave_data": chord.ChordLeaveData,
@@ -72,14 +74,14 @@ class Messages(SynchronousTestCase):
             self.assertEqual(whole.hex(), vector["wire_hex"])
 
     def test_message_signature(self) -> None:
-        """The signature covers what we say it covers, and verifies. [6940-6.3.4-1]"""
+        """The signature covers what we say it covers, and verifies. [6940-6.3.4-5]"""
         for vector in load(without="struct_"):
             found = message.decode_message(bytes.fromhex(vector["wire_hex"]), CONTEXT)
             self.assertEqual(found.signature_input.hex(), vector["message_signature_input_hex"])
             self._verify(vector, found.security.signature, found.signature_input)
 
     def test_data_signatures(self) -> None:
-        """So do the signatures of stored values; that of an array entry with index 0. [6940-7.1-1]"""
+        """So do the signatures of stored values; that of an array entry with index 0. [6940-6.3.4-4]"""
         verified = 0
         for vector in load(without="struct_"):
             found = message.decode_message(bytes.fromhex(vector["wire_hex"]), CONTEXT)
@@ -232,6 +234,7 @@ def specifier(fields: dict[str, Any]) -> storage.StoredDataSpecifier:
 
 
 ATTACH = {"ufrag": "username"}
+OVERLAY_DATA = {"overlay_specific_data": "overlay_data"}
 READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "ForwardingHeader": renamed(header.ForwardingHeader),
     "Destination": destination,
@@ -250,9 +253,9 @@ READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "PingRequest": renamed(methods.PingReq),
     "PingResponse": renamed(methods.PingAns, response_id="id"),
     "ProbeRequest": renamed(methods.ProbeReq),
-    "JoinRequest": renamed(methods.JoinReq, joining_peer_id="node_id", overlay_specific_data="overlay_data"),
-    "LeaveRequest": renamed(methods.LeaveReq, leaving_peer_id="node_id", overlay_specific_data="overlay_data"),
-    "RouteQueryRequest": renamed(methods.RouteQueryReq, overlay_specific_data="overlay_data"),
+    "JoinRequest": renamed(methods.JoinReq, joining_peer_id="node_id", **OVERLAY_DATA),
+    "LeaveRequest": renamed(methods.LeaveReq, leaving_peer_id="node_id", **OVERLAY_DATA),
+    "RouteQueryRequest": renamed(methods.RouteQueryReq, **OVERLAY_DATA),
     "UpdateRequest": update,
     "ChordLeaveData": leave,
     "ConfigUpdateRequest": lambda fields: methods.ConfigUpdate(config_data=read(fields["data"])),
