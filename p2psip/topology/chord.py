@@ -44,6 +44,9 @@ NODE_ID_LENGTH = 16
 HOLD_DOWN = 30.0
 """Seconds from the loss of a successor to the making of new replicas (RFC 6940 §10.7.1)."""
 
+DOUBT_AFTER = 10.0
+"""Seconds of silence after which another peer's lists may put a neighbor's life in doubt."""
+
 MOST_LISTED = 64
 """How many Node-IDs of a list in an Update are looked at."""
 
@@ -274,13 +277,27 @@ class Chord:
             return UpdateAns()
         lists = None
         if isinstance(body, Neighbors | Full):
-            lists = Heard(body.predecessors[:MOST_LISTED], body.successors[:MOST_LISTED])
+            now = self._host.clock.seconds()
+            lists = Heard(body.predecessors[:MOST_LISTED], body.successors[:MOST_LISTED], now)
             membership.heard[sender] = lists
         if self._joining.under_way or not membership.speaks:
             self._joining.updated(sender, body)
         membership.adopt(sender)
         self._repair.heard_from(sender, lists)
+        if lists is not None:
+            self._compare(sender, lists)
         return UpdateAns()
+
+    def _compare(self, sender: NodeId, lists: Heard) -> None:
+        """Check a neighbor of ours that `sender` should know, but does not: maybe it is dead.
+
+        An Update shows it; and if the neighbor lives, it is told of `sender`.
+        """
+        heard = self._membership.heard
+        for node_id in self._table.neighbors():
+            last = heard.get(node_id)
+            if (last is None or lists.when - last.when > DOUBT_AFTER) and lists.misses(sender, node_id):
+                self._updates.owe(node_id, ChordUpdateType.NEIGHBORS)
 
     def answer_route_query(self, request: Request) -> ChordRouteQueryAns:
         """Say whom we would route to; ourselves for what is ours (RFC 6940 §6.4.2.4, §10.8)."""
@@ -331,6 +348,7 @@ class Chord:
         self._joining.link_closed(node_id)
         self._admission.link_closed(node_id)
         self._failed(node_id)
+        self._repair.link_closed(node_id)
 
     def _failed(self, node_id: NodeId) -> None:
         """A member is lost (RFC 6940 §10.7.1, §10.7.2)."""

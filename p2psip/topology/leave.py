@@ -17,6 +17,10 @@ ANSWERED_WITHIN = 5.0
 """Seconds for the neighbors to answer Leave."""
 
 
+LINGER = 1.0
+"""Seconds that we remain afterwards, to forward."""
+
+
 class Leaving:
     """Hands on what is ours, then tells the neighbors.
 
@@ -49,6 +53,8 @@ class Leaving:
                 data = FromPredecessor(predecessors=predecessors)
             answers.append(Deferred.fromCoroutine(self._tell(node_id, data)))
         await DeferredList(answers)
+        # They attach to one another through us, who named them (RFC 6940 §10.6).
+        await membership.sleep(LINGER)
         membership.joined = False
 
     async def _hand_over(self) -> None:

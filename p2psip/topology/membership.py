@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import LinkError, NotJoined, RELOADError
-from ..ids import NodeId, ResourceId
+from ..ids import NodeId, ResourceId, within
 from ..interfaces import ITopologyHost
 from ..wire.header import Destination, NodeDestination, ResourceDestination
 from .ring import RoutingTable
@@ -37,10 +37,19 @@ Changed = Callable[[Sequence[NodeId], Sequence[NodeId], bool], None]
 
 
 class Heard(NamedTuple):
-    """The lists of a peer's last Update."""
+    """The lists of a peer's last Update that had any, and when it came."""
 
     predecessors: Sequence[NodeId]
     successors: Sequence[NodeId]
+    when: float
+
+    def misses(self, sender: NodeId, node_id: NodeId) -> bool:
+        """Whether `node_id` would have to be in these lists of `sender`, but is not."""
+        if node_id in self.successors or node_id in self.predecessors or node_id == sender:
+            return False
+        return bool(self.successors and within(node_id, sender, self.successors[-1])) or bool(
+            self.predecessors and within(node_id, self.predecessors[-1], sender)
+        )
 
 
 class Membership:

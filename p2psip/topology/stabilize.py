@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from ..errors import InProgress, RequestTimeout
@@ -38,6 +39,15 @@ AFTER_FAILURE = 15.0
 LONGEST = 600.0
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """An Attach on its way."""
+
+    namer: NodeId
+    began: float
+    attaching: Deferred[NodeId] | None = None
+
+
 class Repair:
     """Attaches to the peers that belong into the Neighbor Table, as far as the neighbors know them.
 
@@ -51,7 +61,7 @@ class Repair:
         self._membership = membership
         self._clock = membership.host.clock
         self._hints: dict[NodeId, NodeId] = {}
-        self._busy: dict[NodeId, None] = {}
+        self._busy: dict[NodeId, _Attempt] = {}
         self._shunned: dict[NodeId, tuple[float, float]] = {}
         self._asked: dict[NodeId, float] = {}
         self._awaited: dict[NodeId, list[Deferred[None]]] = {}
@@ -119,10 +129,13 @@ class Repair:
         now = self._clock.seconds()
         table = membership.table
         shunned = {node for node in namers if self._shunned.get(node, (0.0, 0.0))[0] > now}
-        for node_id in table.would_change(node for node in namers if node not in shunned):
+        # Those that are long in coming may be dead: meanwhile somebody else is to take their place.
+        slow = {node for node, attempt in self._busy.items() if now - attempt.began >= GRACE}
+        for node_id in table.would_change(node for node in namers if node not in shunned and node not in slow):
             if node_id not in self._busy and len(self._busy) < MOST_AT_ONCE:
-                self._busy[node_id] = None
-                membership.start(self._attach(node_id, namers[node_id]))
+                self._busy[node_id] = attempt = _Attempt(namers[node_id], now)
+                membership.start(self._attach(node_id, attempt))
+                self._look_at(now + GRACE)
         if shunned:
             missed = [self._shunned[node][0] for node in table.would_change(namers) if node in shunned]
             if missed:
@@ -154,8 +167,8 @@ class Repair:
             self._later.cancel()
         self._later = self._clock.callLater(max(0.0, when - self._clock.seconds()) + 0.001, self.look)
 
-    async def _attach(self, node_id: NodeId, namer: NodeId) -> None:
-        membership = self._membership
+    async def _attach(self, node_id: NodeId, attempt: _Attempt) -> None:
+        membership, namer = self._membership, attempt.namer
         before = self._shunned.get(node_id, (0.0, 0.0))[1]
         pause = min(LONGEST, max(AFTER_FAILURE, 2 * before))
         try:
@@ -164,10 +177,17 @@ class Repair:
             else:
                 known = namer != node_id and membership.connected(namer)
                 route = via(namer, node_id) if known else via(node_id)
-                await membership.host.connections.attach(route, send_update=True)
+                attempt.attaching = membership.host.connections.attach(route, send_update=True)
+                await attempt.attaching
                 await self.update_from(node_id, PATIENCE)
         except InProgress:
             self.shun(node_id, GRACE)  # it attaches to us at this moment
+        except CancelledError:
+            if membership.stopped:
+                raise
+            # The namer is gone: at once over somebody else.
+            if self._hints.get(node_id) == namer:
+                self._hints[node_id] = node_id
         except EXPECTED:
             self.shun(node_id, pause if namer in membership.table else GRACE)
             if self._hints.get(node_id) == namer:
@@ -179,6 +199,12 @@ class Repair:
                 settled, self._settled = self._settled, []
                 for waiting in settled:
                     waiting.callback(None)
+
+    def link_closed(self, node_id: NodeId) -> None:
+        """What was on its way through a node that is gone is tried another way."""
+        for attempt in list(self._busy.values()):
+            if attempt.namer == node_id and attempt.attaching is not None and not attempt.attaching.called:
+                attempt.attaching.cancel()
 
     async def _known_peer(self, node_id: NodeId) -> None:
         """Wait for the Update of a node that is connected already; ask for it if it does not come."""

@@ -51,7 +51,7 @@ class Updates:
         self._flushing: IDelayedCall | None = None
         self._flushed = -CALM
         self._periodic: IDelayedCall | None = None
-        self._last: NodeId | None = None
+        self._place = -1
         self._began = self._clock.seconds()
         self.sent = 0
 
@@ -152,23 +152,22 @@ class Updates:
     def start(self) -> None:
         """Send every neighbor an Update once in each chord-update-interval (RFC 6940 §10.7.4.1).
 
-        One neighbor after the other, at random offsets: so they never go out all at once.
+        One place of the Neighbor Table after the other, at random offsets: so they never go out all at once.
         """
         if self._periodic is None:
             self._rest()
 
     def _rest(self) -> None:
         host = self._membership.host
-        neighbors = max(1, len(self._membership.table.neighbors()))
-        interval = host.configuration.chord_update_interval / neighbors
+        interval = host.configuration.chord_update_interval / (2 * self._membership.table.neighbors_wanted)
         self._periodic = self._clock.callLater(interval * host.random.uniform(0.75, 1.25), self._next)
 
     def _next(self) -> None:
-        neighbors = self._membership.table.neighbors()
-        if neighbors:
-            place = neighbors.index(self._last) + 1 if self._last in neighbors else 0
-            self._last = neighbors[place % len(neighbors)]
-            self.owe(self._last, ChordUpdateType.NEIGHBORS)
+        table = self._membership.table
+        neighbors = table.neighbors()
+        self._place = (self._place + 1) % (2 * table.neighbors_wanted)
+        if self._place < len(neighbors):
+            self.owe(neighbors[self._place], ChordUpdateType.NEIGHBORS)
         self._rest()
 
     def stop(self) -> None:
