@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -42,16 +42,21 @@ class BootstrapCache:
         """Cache the other end of `link`, if we opened it: only then is its address one that it listens at."""
         if not link.outgoing:
             return
-        address, _, port = link.address.rpartition(":")
-        if not address or not port.isdecimal():
-            return
-        place = (address.removeprefix("[").removesuffix("]"), int(port))
-        if self._places[:1] == [place]:
+        place = place_of(link)
+        if place is None or self._places[:1] == [place]:
             return
         known = place in self._places
         self._places = [place, *(other for other in self._places if other != place)][:CACHED]
         if self._save is not None and not known:
             self._save(self.places)
+
+
+def place_of(link: ILink) -> Place | None:
+    """The address and port of the other end of `link`; None where its address is none."""
+    address, _, port = link.address.rpartition(":")
+    if not address or not port.isdecimal():
+        return None
+    return address.removeprefix("[").removesuffix("]"), int(port)
 
 
 def load_places(path: Path) -> Sequence[Place]:
@@ -90,16 +95,28 @@ class Bootstrap:
         self._random = random
         self._cache = cache
 
-    def contact(self, bootstrap_nodes: Iterable[Place]) -> Deferred[ILink]:
+    def contact(self, bootstrap_nodes: Iterable[Place], apart_from: Collection[Place] = ()) -> Deferred[ILink]:
         """A link to one of the cached nodes or, after these, of `bootstrap_nodes`.
 
         Fails with LinkError that names what was tried.
         """
-        cached = list(self._cache.places)
-        configured = [place for place in dict.fromkeys(bootstrap_nodes) if place not in cached]
+        cached = [place for place in self._cache.places if place not in apart_from]
+        configured = [
+            place
+            for place in dict.fromkeys(bootstrap_nodes)
+            if place not in cached and place not in apart_from
+        ]
         self._random.shuffle(cached)
         self._random.shuffle(configured)
         return _Contact(self, [*cached, *configured]).found
+
+    def peers(self, bootstrap_nodes: Sequence[Place], links: Iterable[ILink]) -> Deferred[Sequence[NodeId]]:
+        """See `ITopologyHost.bootstrap_peers`: one that there is no link of ours to, else those of `links`."""
+        places = [*self._cache.places, *bootstrap_nodes]
+        ours = {place_of(link): link.node_id for link in links if link.outgoing}
+        connected = [ours[place] for place in dict.fromkeys(places) if place in ours]
+        found = self.contact(bootstrap_nodes, [place for place in places if place in ours])
+        return found.addCallbacks(lambda link: [link.node_id], lambda failure: connected)
 
     def _open(self, place: Place) -> Deferred[ILink]:
         try:

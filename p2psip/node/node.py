@@ -1,0 +1,417 @@
+"""One node of an Overlay Instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..config.accept import require_support, trust_of
+from ..config.document import CannotComply, Configuration
+from ..config.kinds import Kind
+from ..config.write import write_document
+from ..errors import LinkError
+from ..forwarding.router import Router
+from ..ids import NodeId
+from ..interfaces import (
+    ILink,
+    ILinkProtocol,
+    IOverlay,
+    ISigner,
+    ITopologyPlugin,
+    IUsage,
+    IVerifier,
+)
+from ..security.signing import Verifier
+from ..storage.answers import StorageAnswers
+from ..storage.interfaces import IStorage
+from ..storage.replication import Replication
+from ..storage.verify import FetchVerifier
+from ..transport.app_attach import AppAttachments
+from ..transport.attach import Attachments, AttachQuota
+from ..transport.bootstrap import Bootstrap, BootstrapCache
+from ..transport.configuration import ConfigurationUpdates
+from ..transport.connections import ConnectionTable
+from ..transport.dispatch import Dispatch
+from ..transport.liveness import Liveness
+from ..transport.messaging import Messaging
+from ..transport.transactions import Transactions
+from ..wire.chord import ChordUpdate
+from ..wire.methods import (
+    AppAttachReq,
+    AttachReqAns,
+    ConfigUpdateReq,
+    JoinReq,
+    LeaveReq,
+    PingReq,
+    ProbeReq,
+    RouteQueryReq,
+)
+from .hosts import LinkHost, Overlay, Rejected, RenewableSigner, Routes, TopologyHost
+from .membership import Membership
+from .plugins import Plugins
+from .values import Values
+
+ENVELOPE = 2048
+"""Bytes of a message beside the values and their writers' certificates: header, signature, our certificate."""
+
+STOP_PATIENCE = 10.0
+"""Seconds that links are given to close."""
+
+
+class Node:
+    """One node: built stopped, `start`ed once, and in the end `leave`s or `stop`s.
+
+    `storage` is closed by whoever made it, after `stop`.  `now` answers the time in seconds since 1970; `clock`
+    and `random` are all the node's time and chance.  The link protocols are bound to `addresses` (none: all) and
+    `port`, and offered to others at `advertise`.  `save_configuration` is given each newer document.  `verifier`
+    replaces the one that judges by certificates, for simulations.  With `client` the node does not become a peer.
+    After `found_after` seconds alone it founds the overlay anew; None: never.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        signer: ISigner,
+        private_key: Any,
+        storage: IStorage,
+        plugins: Plugins,
+        *,
+        clock: Any,
+        now: Callable[[], float],
+        random: Random,
+        addresses: Sequence[str] = (),
+        port: int = 6084,
+        advertise: Sequence[str] = (),
+        bootstrap_cache: BootstrapCache | None = None,
+        save_configuration: Callable[[bytes], None] = lambda document: None,
+        client: bool = False,
+        found_after: float | None = None,
+        verifier: IVerifier | None = None,
+    ) -> None:
+        self.configuration = configuration
+        self.signer = RenewableSigner(signer)
+        self.node_id: NodeId = signer.node_id
+        self.clock = clock
+        self.random = random
+        self.storage = storage
+        self._plugins = plugins
+        self._client = client
+        self._now = now
+        self._started_at = clock.seconds()
+        self._running = False
+        self._save_configuration = save_configuration
+        self._support(configuration)
+        self.rejected = Rejected()
+        self.count = self.rejected.count
+        self.trust = trust_of(configuration, now)
+        self.bootstrap_cache = bootstrap_cache or BootstrapCache()
+        verifier = verifier or Verifier(self.trust)
+        self._wire_messages(verifier)
+        self._wire_links(private_key, addresses, port, advertise)
+        self._wire_topology(found_after)
+        self._wire_storage(verifier)
+        self._wire_answers()
+        self.overlay: IOverlay = Overlay(self)
+        self.usages: dict[str, IUsage] = {}
+        self._build_usages()
+
+    # -- Wiring -------------------------------------------------------------------------------------------
+
+    def _wire_messages(self, verifier: IVerifier) -> None:
+        def configuration() -> Configuration:
+            return self.configuration
+
+        clock, count = self.clock, self.count
+        drain = 5 * self.configuration.overlay_reliability_timer / 1000
+        self.table = ConnectionTable(
+            self.node_id, clock, self._connected, self._disconnected, self._routes_over, drain
+        )
+        self.router = Router(self.node_id, self.configuration, Routes(self))
+        self.transactions = Transactions(clock, self.random, count)
+        self.messaging = Messaging(
+            self.node_id,
+            configuration,
+            self.signer,
+            verifier,
+            self.router,
+            self.table.link_to,
+            lambda resource, signer: self.topology.answers_for(resource, signer),
+            lambda error: self.updates.mend(error),
+            self.transactions,
+            clock,
+            count,
+        )
+        self.updates = ConfigurationUpdates(
+            configuration,
+            Verifier(self.trust),
+            self._now,
+            self.configuration_changed,
+            self.messaging.request,
+            self.table.connected,
+            clock,
+            count,
+        )
+        self.dispatch = self.messaging.dispatch = Dispatch(
+            configuration, self.signer, clock, count, self.updates.check, self.messaging.send_answer
+        )
+
+    def _wire_links(
+        self, private_key: Any, addresses: Sequence[str], port: int, advertise: Sequence[str]
+    ) -> None:
+        self._link_host = LinkHost(self, private_key, self.trust)
+        ice = not self.configuration.no_ice
+        self.link_protocols: list[ILinkProtocol] = [
+            factory.build(self._link_host, self.clock, addresses, port, advertise)
+            for factory in self._plugins.links
+            if factory.ice == ice
+        ]
+        if not self.link_protocols:
+            raise CannotComply("overlay-link-protocol", "no link protocol of this overlay is installed")
+        quota = AttachQuota(self.clock)
+        request, clock, count = self.messaging.request, self.clock, self.count
+        self.attachments = Attachments(
+            self.node_id,
+            self.table,
+            self.link_protocols,
+            request,
+            lambda node_id: self.topology.update_requested(node_id),
+            clock,
+            count,
+            quota,
+        )
+        self.app_attachments = AppAttachments(
+            self.node_id, self.link_protocols, request, clock, count, quota
+        )
+
+    def _wire_topology(self, found_after: float | None) -> None:
+        name = self.configuration.topology_plugin
+        factory = next(found for found in self._plugins.topologies if found.name == name)
+        host = TopologyHost(self)
+        build = factory.build_client if self._client else factory.build
+        self.topology: ITopologyPlugin = build(host)
+        self.bootstrap = Bootstrap(
+            self.node_id, self._connect_to_bootstrap, self.clock, self.random, self.bootstrap_cache
+        )
+        self.membership = Membership(
+            self.topology,
+            self.table,
+            self.bootstrap,
+            lambda: self.configuration,
+            self._joined,
+            self.clock,
+            self.random,
+            None if self._client else found_after,
+        )
+
+    def _connect_to_bootstrap(self, address: str, port: int) -> Deferred[ILink]:
+        return self.link_protocols[0].connect_to_bootstrap(address, port)
+
+    def _wire_storage(self, verifier: IVerifier) -> None:
+        policies = {policy.name: policy for policy in self._plugins.policies}
+
+        def kinds() -> Mapping[int, Kind]:
+            return self.configuration.kinds
+
+        fetched = FetchVerifier(verifier, policies, self.topology.resource_id, self.count)
+        self.replication = Replication(
+            self.storage,
+            self.topology,
+            self.messaging,
+            kinds,
+            fetched,
+            self.clock,
+            self.random,
+            lambda: self.configuration.max_message_size - ENVELOPE,
+            self.count,
+        )
+        self.storage_answers = StorageAnswers(
+            self.storage, self.topology, kinds, verifier, policies, self.replication.stored, self.count
+        )
+        self.values = Values(
+            self.messaging.request, self.topology, self.signer, kinds, fetched, self._now
+        )
+
+    def _wire_answers(self) -> None:
+        answerers = self.dispatch.answerers
+        answerers.update(self.storage_answers.answerers(self._now))
+        liveness = Liveness(
+            self.random,
+            self._now,
+            self._uptime,
+            self.topology.responsible_ppb,
+            lambda: self.storage.resources,
+        )
+        answerers[PingReq] = liveness.answer_ping
+        answerers[ProbeReq] = liveness.answer_probe
+        answerers[AttachReqAns] = self.attachments.answer_attach
+        answerers[AppAttachReq] = self.app_attachments.answer_app_attach
+        answerers[ConfigUpdateReq] = self.updates.answer_config_update
+        answerers[JoinReq] = self.topology.answer_join
+        answerers[LeaveReq] = self.topology.answer_leave
+        answerers[ChordUpdate] = self.topology.answer_update
+        answerers[RouteQueryReq] = self.topology.answer_route_query
+
+    def _build_usages(self) -> None:
+        for factory in self._plugins.usages:
+            usage = self.usages[factory.name] = factory.build(self.overlay)
+            for application in factory.applications:
+                self.app_attachments.applications[application] = usage.application_connected
+
+    # -- Life ----------------------------------------------------------------------------------------------
+
+    def start(self, found: bool = False) -> Deferred[None]:
+        """Listen, and then join the overlay in the background; with `found` be its first node.
+
+        Fails with LinkError where an address cannot be bound: the node is stopped then.
+        """
+        return Deferred.fromCoroutine(self._start(found))
+
+    async def _start(self, found: bool) -> None:
+        self._running = True
+        try:
+            for protocol in self.link_protocols:
+                await protocol.listen()
+        except LinkError:
+            await self.stop()
+            raise
+        if found:
+            self.membership.found()
+        else:
+            self.membership.enter()
+
+    def leave(self) -> Deferred[None]:
+        """Withdraw the usages, hand on the data, tell the neighbors, and stop; never fails."""
+        return Deferred.fromCoroutine(self._leave())
+
+    async def _leave(self) -> None:
+        self.membership.stop()
+        await DeferredList([usage.stop() for usage in self.usages.values()])
+        await self.topology.leave()
+        await self.stop()
+
+    def stop(self) -> Deferred[None]:
+        """End at once: as if the process were killed, but that the links are closed."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._running = False
+        self.membership.stop()
+        self.topology.stop()
+        self.replication.stop()
+        self.transactions.stop()
+        self.table.stop()
+        stopping = [protocol.stop() for protocol in self.link_protocols]
+        closed = DeferredList([stopped.addErrback(self._log_failure) for stopped in stopping])
+        await closed.addTimeout(STOP_PATIENCE, self.clock).addErrback(lambda failure: [])
+
+    # -- What happens to it --------------------------------------------------------------------------------
+
+    def _joined(self) -> None:
+        self.log.info("{node_id} is in the overlay", node_id=self.node_id.hex())
+        for usage in self.usages.values():
+            usage.start().addErrback(self._log_failure)
+
+    def _connected(self, node_id: NodeId) -> None:
+        link = self.table.link_to(node_id)
+        if link is not None:
+            self.bootstrap_cache.remember(link)
+        self.topology.link_opened(node_id)
+
+    def _disconnected(self, node_id: NodeId) -> None:
+        if self._running:
+            self.topology.link_closed(node_id)
+            self.replication.peer_lost(node_id)
+
+    def _routes_over(self, node_id: NodeId) -> bool:
+        return self.topology.routes_over(node_id)
+
+    def _log_failure(self, failure: Failure) -> None:
+        self.log.failure("unexpected", failure)
+
+    def configuration_changed(self, configuration: Configuration) -> None:
+        """Put a newer configuration to use; a node that cannot follow it leaves (RFC 6940 §6.5.4.2)."""
+        new_document = configuration.raw != self.configuration.raw
+        self.configuration = configuration
+        self.router.configuration = configuration
+        self.trust.update(
+            configuration.root_certificates,
+            configuration.bad_nodes,
+            self_signed=configuration.self_signed_permitted,
+        )
+        if new_document:
+            self._save_configuration(write_document(configuration))
+        for link in self.table.links():
+            if not configuration.bad_nodes.isdisjoint(link.identity.node_ids):
+                self.table.close(link.node_id, LinkError("its Node-ID was revoked"))
+        try:
+            self._support(configuration)
+        except CannotComply as error:
+            self.log.error("this node leaves, because of the new configuration: {error}", error=error)
+            self.leave().addErrback(self._log_failure)
+
+    def _support(self, configuration: Configuration) -> None:
+        require_support(
+            configuration,
+            topology_plugins=[factory.name for factory in self._plugins.topologies],
+            access_controls=[policy.name for policy in self._plugins.policies],
+            ice=any(factory.ice for factory in self._plugins.links),
+        )
+        if not self._client_permitted(configuration):
+            raise CannotComply("clients-permitted", "this node is a client")
+
+    def _client_permitted(self, configuration: Configuration) -> bool:
+        return configuration.clients_permitted or not self._client
+
+    def renew(self, signer: ISigner) -> None:
+        """Use a renewed certificate from now on; ValueError if its Node-ID is another."""
+        self.signer.renew(signer)
+
+    # -- What it is asked -----------------------------------------------------------------------------------
+
+    def _uptime(self) -> float:
+        return float(self.clock.seconds() - self._started_at)
+
+    @property
+    def joined(self) -> bool:
+        """Whether this node is part of the overlay now."""
+        return self.topology.joined
+
+    def status(self) -> Mapping[str, Any]:
+        """For ``status --json``."""
+        topology = self.topology.status()
+        return {
+            "node_id": self.node_id.hex(),
+            "overlay": self.configuration.instance_name,
+            "role": "client" if self._client else self.signer.identity.role,
+            "joined": self.joined,
+            "uptime": int(self._uptime()),
+            "sequence": self.configuration.sequence,
+            "neighbors": topology["neighbors"],
+            "fingers": topology["fingers"],
+            "topology": topology,
+            "links": [_link_status(link) for link in self.table.links()],
+            "stored": {
+                "resources": self.storage.resources,
+                "values": self.storage.values,
+                "bytes": self.storage.size,
+            },
+            "listeners": [address for protocol in self.link_protocols for address in protocol.addresses],
+            "messages": {"delivered": self.messaging.delivered, "forwarded": self.messaging.forwarded},
+            "rejected": self.rejected(),
+        }
+
+
+def _link_status(link: ILink) -> Mapping[str, Any]:
+    return {
+        "node_id": link.node_id.hex(),
+        "protocol": link.protocol,
+        "address": link.address,
+        "rtt_ms": None if link.rtt is None else round(1000 * link.rtt, 1),
+    }
