@@ -1,0 +1,147 @@
+"""One overlay link over TLS: framing, back-pressure, and the watch over its ACKs (RFC 6940 §6.6.5)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from ..errors import LinkError
+from ..framing import Condition, StreamFraming
+from ..ids import NodeId
+from ..interfaces import ILink
+from ..security.identity import Identity
+from .handshake import Secured, SecuredConnection
+
+TLS_TCP_FH_NO_ICE = "TLS-TCP-FH-NO-ICE"
+
+MOST_QUEUED = 262144
+"""Bytes of messages that wait for a link that is blocked; further ones are refused."""
+
+
+@implementer(ILink, IPushProducer)
+class TLSLink(SecuredConnection):
+    """One overlay link.
+
+    What TCP does not take at once waits here, in a queue bounded in bytes; while it waits only the newest ACK
+    is kept, so that a peer that sends without reading costs nothing.
+    """
+
+    protocol = TLS_TCP_FH_NO_ICE
+    node_id = NodeId(b"")
+    identity: Identity
+
+    def __init__(self, service: Secured, address: str, outgoing: bool, expected: NodeId | None) -> None:
+        super().__init__(service, address, outgoing, expected)
+        self._host = service.host
+        self._framing = StreamFraming(service.host.configuration.max_message_size)
+        self._blocked = False
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._failing = False
+        self._watch_set = False
+
+    @property
+    def rtt(self) -> float | None:
+        """Smoothed round-trip time in seconds (RFC 6298)."""
+        return self._framing.round_trip.smoothed
+
+    def proved(self, identity: Identity, node_id: NodeId) -> None:
+        self.identity = identity
+        self.node_id = node_id
+        self.tls.registerProducer(self, True)
+        self._host.owner.link_opened(self)
+
+    def ended(self, reason: Exception | None) -> None:
+        self._host.owner.link_closed(self, reason)
+
+    # -- sending
+
+    def send(self, message: bytes) -> bool:
+        if self.closing or len(message) > self._host.configuration.max_message_size:
+            return False
+        if self._blocked:
+            if self._queued + len(message) > MOST_QUEUED:
+                return False
+            self._queue.append(message)
+            self._queued += len(message)
+            return True
+        self._write(message)
+        return True
+
+    def _write(self, message: bytes) -> None:
+        now = self._host.clock.seconds()
+        self.tls.write(self._framing.send(message, now))
+        if not self._watch_set:
+            self._watch_set = True
+            self._timer = self._host.clock.callLater(self._framing.round_trip.rto, self._watch)
+
+    def _watch(self) -> None:
+        """See whether ACKs are overdue (RFC 6940 §6.6.5); one timer that is left to run, not one per
+        message.
+        """
+        self._watch_set = False
+        if self.closing:
+            return
+        now = self._host.clock.seconds()
+        condition = self._framing.check(now)
+        if condition is Condition.DEAD:
+            self.reason = LinkError("no ACK for 30 s")
+            self.closing = True
+            self.tls.abortConnection()
+            return
+        if condition is Condition.FAILING and not self._failing:
+            self._failing = True
+            self._host.owner.link_failing(self)
+        due = self._framing.next_timeout()
+        if due is not None and not self.closing:
+            self._watch_set = True
+            self._timer = self._host.clock.callLater(max(0.0, due - now), self._watch)
+
+    def pauseProducing(self) -> None:
+        self._blocked = True
+
+    def resumeProducing(self) -> None:
+        self._blocked = False
+        self._write_acks()
+        while self._queue and not self._blocked and not self.closing:
+            message = self._queue.popleft()
+            self._queued -= len(message)
+            self._write(message)
+
+    def stopProducing(self) -> None:
+        self._blocked = True
+
+    def _write_acks(self) -> None:
+        if self._blocked:
+            self._framing.drop_old_acks()
+        elif acks := self._framing.take_acks():
+            self.tls.write(acks)
+
+    def close(self, reason: Exception | None = None) -> None:
+        if self.closing:
+            return
+        while self._queue:
+            self._write(self._queue.popleft())
+        self.tls.unregisterProducer()
+        self.disconnect(reason)
+
+    # -- receiving
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.closing:
+            return
+        framing = self._framing
+        host = self._host
+        framing.max_message_size = host.configuration.max_message_size
+        messages = framing.receive(data, host.clock.seconds())
+        self._write_acks()
+        if self._failing and framing.condition is Condition.WORKING:
+            self._failing = False
+            host.owner.link_recovered(self)
+        for message in messages:
+            host.owner.message_received(self, message)
+        if framing.fault is not None:
+            host.owner.link_rejected("framing", self.address)
+            self.close(framing.fault)
