@@ -6,9 +6,19 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from ..security.identity import PublicKey
 
 _PREFIX = "p2psip1."
 _MAXIMUM = 4096
+
+
+def key_fingerprint(public_key: PublicKey) -> bytes:
+    """SHA-256 of a public key's DER SubjectPublicKeyInfo: how tokens and accounts name keys."""
+    return sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
 
 class TokenError(ValueError):
