@@ -248,7 +248,7 @@ class MessageTests(SynchronousTestCase):
         verify_message(self.verifier, decode_message(hop))
 
     def test_value(self) -> None:
-        """Resource-ID, Kind, time and value are covered, the lifetime is not (RFC 6940 §7.1) [6940-13.2-2]."""
+        """Resource-ID, Kind, time and value are covered, the lifetime is not (§7.1) [6940-13.2-2]."""
         resource = ResourceId(bytes(range(16)))
         data = sign_value(self.alice, resource, 1, DataValue(value=b"v"), 1000, 60)
         context = WireContext(16, {1: DataModel.SINGLE}).of_kind(1)
