@@ -96,7 +96,7 @@ class _Instances:
         if cls._root is not None and field == cls._root._selector:
             # The case of every type not declared: one that is none of the declared.
             top = 0x7F if cls._root is header.Destination else 256**cls._root._select_size - 1
-            return st.integers(1, top).filter(lambda number: number not in cls._root._cases)
+            return st.integers(1, top).filter(lambda number: number not in cls._root._cases.declared)
         if any(getattr(other, "given", "") == field for other in fields_of(cls).values()):
             return st.sampled_from(sorted(MODELS))
         if cls is methods.IceCandidate and field == "type":

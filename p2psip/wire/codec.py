@@ -227,8 +227,8 @@ class Choice(Struct):
 
     Declare the fields common to all cases, among them one ``= select()`` that
     everything before has a fixed size; then subclass that, with ``case=``, for
-    each ``case``: its fields follow the common ones.  Third parties add cases
-    in the same way.  ``other=True`` makes the subclass the case of every type
+    each ``case``, the commonest first: its fields follow the common ones.
+    Third parties add cases in the same way.  ``other=True`` makes the subclass the case of every type
     not declared; it declares the selecting field again, to store it.
     ``bare=True`` makes a case that has its own fields only.
     """
@@ -244,7 +244,7 @@ class Choice(Struct):
         cases = root._cases  # type: ignore[attr-defined]
         cls._root, cls._cases = root, None
         selectors = [case] if isinstance(case, int) else list(case or ())
-        if taken := [selector for selector in selectors if selector in cases]:
+        if taken := [selector for selector in selectors if selector in cases.declared]:
             raise TypeError(f"case {taken[0]} of {root.__name__} is already taken")
         cls._case = selectors[0] if selectors else None
         if selectors and not bare:
@@ -252,17 +252,17 @@ class Choice(Struct):
         cls._bare = bare
         super().__init_subclass__(**kw)
         for selector in selectors:
-            cases[selector] = cls._read
+            cases.declare(selector, cls)
         if other:
-            cases.other = cls._read
+            cases.declare_other(cls._read)
 
     @classmethod
     def _open_cases(cls: Any) -> None:
         at = 0
         for field, (wire, derived) in declared(cls).items():
-            if isinstance(derived, Select):
+            if isinstance(derived, Select) and wire.size is not None:
                 cls._selector, cls._select_at, cls._select_size = field, at, wire.size
-                cls._cases = Cases(cls.__name__, at)
+                cls._cases = Cases(cls.__name__, at, wire.size)
                 return
             if wire.size is None:
                 raise TypeError(f"{cls.__name__}: {field} before the select has no fixed size")

@@ -158,12 +158,8 @@ def check_header(header: ForwardingHeader, data: bytes) -> None:
         raise DecodeError("ForwardingHeader", 12, "the high bit of fragment is 0")
     if header.length != len(data):
         raise DecodeError("ForwardingHeader", 16, f"length says {header.length} bytes, found {len(data)}")
-    for entry in header.via_list:
-        if type(entry) is ResourceDestination:
-            raise DecodeError("ForwardingHeader", FIXED_SIZE, "a Resource-ID in the Via List")
-    for entry in header.destination_list[:-1]:
-        if type(entry) is ResourceDestination:
-            raise DecodeError("ForwardingHeader", FIXED_SIZE, "a Resource-ID before the last destination")
+    if ResourceDestination in map(type, header.via_list + header.destination_list[:-1]):
+        raise DecodeError("ForwardingHeader", FIXED_SIZE, "a Resource-ID that is not the last destination")
 
 
 def with_header(header: ForwardingHeader, body: bytes) -> bytes:

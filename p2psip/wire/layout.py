@@ -65,21 +65,24 @@ class Nested(Wire):
             raise TypeError(f"{cls.__name__} is a case: declare the field as {cls._root.__name__}")
 
     def read(self, r: Reader, target: str) -> None:
-        name = self.cls.__name__
-        if self.cls._cases is not None:
-            r.flush()
-            _add_dispatch(r.code, self.cls, f"{target}, pos = ", r.end, r.ctx)
+        r.flush()
+        if self.cls._cases is None:
+            _read_in_line(r, self.cls, target)
             return
-        new = r.code.bind(object.__new__, "new")
-        value = r.code.local("value")
-        r.code.add(f"{value} = {new}({r.code.bind(self.cls, name)})")
-        outer = r.owner, r.end, r.code.owner
-        r.flush()
-        r.owner, r.code.owner = value, name
-        read_layout(r, self.cls)
-        r.flush()
-        r.owner, r.end, r.code.owner = outer
-        r.code.add(f"{target} = {value}")
+        dispatch = f"{target}, pos = "
+        commonest = self.cls._cases.first
+        if commonest is None or self.cls._select_size != 1:
+            _add_dispatch(r.code, self.cls, dispatch, r.end, r.ctx)
+            return
+        # The case that was declared first is read without a call.
+        r.code.add(f"if data[{_place(self.cls)}] == {commonest._case}:")
+        r.code.indent += 1
+        _read_in_line(r, commonest, target)
+        r.code.indent -= 1
+        r.code.add("else:")
+        r.code.indent += 1
+        _add_dispatch(r.code, self.cls, dispatch, r.end, r.ctx)
+        r.code.indent -= 1
 
     def write(self, w: Writer, value: str) -> None:
         if self.cls._cases is not None or self.cls._has_lists:
@@ -91,36 +94,83 @@ class Nested(Wire):
         w.owner, w.code.owner = outer
 
 
+def _read_in_line(r: Reader, cls: Any, target: str) -> None:
+    new, value = r.code.bind(object.__new__, "new"), r.code.local("value")
+    outer = r.owner, r.code.owner
+    r.owner, r.code.owner = value, cls.__name__
+    r.code.add(f"{value} = {new}({r.code.bind(cls, cls.__name__)})")
+    read_layout(r, cls)
+    r.owner, r.code.owner = outer
+    r.code.add(f"{target} = {value}")
+
+
 def _add_dispatch(code: Code, root: Any, target: str, end: str, ctx: str) -> None:
     """Emit the reading of whichever case the selector announces."""
-    name, at = root.__name__, root._select_at
-    cases = code.bind(root._cases, f"cases_{name}")
-    place = f"pos + {at}" if at else "pos"
-    if root._select_size == 1:
-        reader = f"{cases}[data[{place}]]"
-    else:
-        reader = f"{cases}[data[{place}] << 8 | data[{place} + 1]]"
+    name = root.__name__
+    cases = code.bind(root._cases.table, f"cases_{name}")
+    place = _place(root)
+    selector = f"data[{place}]" if root._select_size == 1 else f"data[{place}] << 8 | data[{place} + 1]"
     outer, code.owner = code.owner, name
-    code.add(f"{target}{reader}(data, pos, {end}, {ctx})")
+    code.add(f"{target}{cases}[{selector}](data, pos, {end}, {ctx})")
     code.owner = outer
 
 
-class Cases(dict[int, Callable[..., Any]]):
-    """The reader of each case by selector; one that was never declared is looked up here, too."""
+def _place(root: Any) -> str:
+    return f"pos + {root._select_at}" if root._select_at else "pos"
 
-    def __init__(self, name: str, at: int) -> None:
+
+Read = Callable[..., Any]
+
+
+class Cases:
+    """
+    The cases of a choice.
+
+    :ivar declared: the reader of each declared case, by selector.
+    :ivar first: the case declared first; declare the commonest so.
+    :ivar table: a reader for every selector there can be: a list where it has one byte,
+        since nothing is looked up faster.
+    """
+
+    def __init__(self, name: str, at: int, size: int) -> None:
         self._name = name
         self._at = at
-        self.other: Callable[..., Any] | None = None
+        self._other: Read | None = None
+        self.first: Any = None
+        self.declared: dict[int, Read] = {}
+        self.table: list[Read] | dict[int, Read] = [self._refuse] * 256 if size == 1 else _Wide(self)
 
-    def __missing__(self, selector: int) -> Callable[..., Any]:
+    def declare(self, selector: int, case: Any) -> None:
+        self.first = self.first or case
+        self.declared[selector] = self.table[selector] = case._read
+
+    def declare_other(self, read: Read) -> None:
+        """`read` is for all that are not declared."""
+        self._other = read
+        if isinstance(self.table, list):
+            self.table[:] = [self.declared.get(i) or self.undeclared(i) for i in range(256)]
+
+    def withdraw(self, selector: int) -> None:
+        """Forget a case."""
+        del self.declared[selector]
+        self.table[selector] = self.undeclared(selector)
+
+    def undeclared(self, selector: int) -> Read:
         # 0 is the "invalid" of every enumeration of RFC 6940.
-        if self.other is not None and selector:
-            return self.other
-        return self._refuse
+        return self._refuse if self._other is None or selector == 0 else self._other
 
     def _refuse(self, data: bytes, pos: int, end: int, ctx: Any) -> Any:
         raise DecodeError(self._name, pos + self._at, "no such type")
+
+
+class _Wide(dict[int, Read]):
+    """A table that is too wide for a list."""
+
+    def __init__(self, cases: Cases) -> None:
+        self._cases = cases
+
+    def __missing__(self, selector: int) -> Read:
+        return self._cases.undeclared(selector)
 
 
 # -- Compiling a declaration ------------------------------------------------

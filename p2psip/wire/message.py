@@ -72,9 +72,12 @@ def decode_message(data: bytes, ctx: WireContext = DEFAULT_CONTEXT) -> Message:
 
     :raises DecodeError: it is none, or a fragment.
     """
-    if data[:4] != _TOKEN:
-        raise DecodeError("ForwardingHeader", 0, "not a RELOAD message")
-    message = Message.decode(data, ctx)
+    try:
+        message = Message.decode(data, ctx)
+    except DecodeError:
+        if data[:4] != _TOKEN:
+            raise DecodeError("ForwardingHeader", 0, "not a RELOAD message") from None
+        raise
     check_header(message.header, data)
     if message.header.fragment != UNFRAGMENTED:
         raise DecodeError("ForwardingHeader", 12, "a fragment, not a whole message")

@@ -176,7 +176,7 @@ class Choices(SynchronousTestCase):
         class Weight(ForwardingOption, case=0xFE):
             grams: Annotated[int, Int(2)]
 
-        self.addCleanup(lambda: ForwardingOption._cases.pop(0xFE))
+        self.addCleanup(lambda: ForwardingOption._cases.withdraw(0xFE))
         self.assertEqual(ForwardingOption.decode(data), Weight(grams=7))
         self.assertEqual(Weight(grams=7).encode(), data)
         with self.assertRaises(TypeError):
@@ -190,7 +190,7 @@ class Choices(SynchronousTestCase):
         class Note(MessageExtension, case=0xF001):
             text: opaque8
 
-        self.addCleanup(lambda: MessageExtension._cases.pop(0xF001))
+        self.addCleanup(lambda: MessageExtension._cases.withdraw(0xF001))
         contents = MessageContents(
             message_code=0x17, message_body=b"",
             extensions=(
