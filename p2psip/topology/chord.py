@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..config.document import Configuration
-from ..errors import Forbidden, InvalidMessage, NotFound
+from ..errors import Forbidden, InvalidMessage, LinkError, NotFound
 from ..ids import NodeId, ResourceId, distance, within
 from ..interfaces import ITopologyHost, ITopologyPlugin, Request
 from ..wire.chord import (
@@ -91,6 +92,8 @@ class Chord:
         self._leaving = Leaving(membership)
         self._hold_down: IDelayedCall | None = None
         self._former: dict[NodeId, None] = {}
+        self._join: Deferred[None] = succeed(None)
+        self._leave: Deferred[None] = succeed(None)
 
     # -- Questions -----------------------------------------------------------------------------------
 
@@ -108,13 +111,14 @@ class Chord:
         return self._membership.responsible(target)
 
     def next_hop(self, target: bytes) -> NodeId | None:
-        """The peer to forward to for `target`; before there are any peers, whoever we are connected to."""
-        if self._membership.responsible(target):
+        """The peer to forward to for `target`; None as long as we are no peer.
+
+        Those who still take us for the peer that we were before we died would get back, through the bootstrap
+        node, what they send us.  All that a Joining Node sends is source-routed instead.
+        """
+        if not self._membership.joined or self._membership.responsible(target):
             return None
-        found = self._table.next_hop(target)
-        if found is None and not self._membership.joined:
-            return next(iter(self._host.connections.connected()), None)
-        return found
+        return self._table.next_hop(target)
 
     def routes_over(self, node_id: NodeId) -> bool:
         """Whether a node is in the Routing Table."""
@@ -173,8 +177,11 @@ class Chord:
 
         Fails with the RELOADError or LinkError of the last of several attempts, or at once with InProgress.
         """
-        self._membership.leaving = False
-        return Deferred.fromCoroutine(self._joining.join())
+        joining = self._join = Deferred.fromCoroutine(self._joining.join())
+        return joining.addErrback(self._not_joined)
+
+    def _not_joined(self, failure: Failure) -> Failure:
+        return Failure(LinkError("stopped")) if failure.check(CancelledError) else failure
 
     def found(self) -> None:
         """Become the first peer, responsible for everything; or be content with that when all others are
@@ -182,7 +189,7 @@ class Chord:
         """
         membership = self._membership
         membership.joined = True
-        membership.lost = membership.leaving = False
+        membership.lost = False
         self._begin()
         self._updates.announce()
 
@@ -205,15 +212,19 @@ class Chord:
 
     def leave(self) -> Deferred[None]:
         """Hand our data to the successor, then tell the Neighbor Table that we leave (RFC 6940 §10.9)."""
-        return Deferred.fromCoroutine(self._leave())
+        leaving = self._leave = Deferred.fromCoroutine(self._leaving.leave())
+        return leaving.addBoth(self._left)
 
-    async def _leave(self) -> None:
-        await self._leaving.leave()
+    def _left(self, result: object) -> None:
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            self.log.failure("leaving went wrong", failure=result)
         self.stop()
 
     def stop(self) -> None:
-        """Stop every timer, telling nobody."""
+        """Stop every timer, telling nobody.  A stopped plug-in does not start again."""
         self._membership.stop()
+        self._join.cancel()
+        self._leave.cancel()
         for part in (self._updates, self._repair, self._fingers, self._partition):
             part.stop()
         if self._hold_down is not None and self._hold_down.active():
@@ -358,8 +369,11 @@ class Chord:
             del self._former[next(iter(self._former))]
         self._former[node_id] = None
         self._repair.shun(node_id, AFTER_LOSS)
+        neighbor = node_id in self._table.successors or node_id in self._table.predecessors
         self._membership.drop(node_id)
         self._fingers.lost(node_id)
+        if neighbor:
+            self._partition.neighbor_lost()
 
     def _met(self, node_id: NodeId) -> None:
         """A peer of another ring is connected (RFC 6940 §10.7.4.4)."""

@@ -92,7 +92,7 @@ class FingerSearch:
         finally:
             self._searching = False
 
-    async def fill(self) -> None:
+    async def fill(self, admitting: NodeId) -> None:
         """What a Joining Node does: Attach to n + 2^(128-i) for every i (RFC 6940 §10.5), as far as it makes
         sense.
         """
@@ -102,7 +102,8 @@ class FingerSearch:
         while i <= table.finger_count() and not membership.stopped:
             if i in table.missing_fingers():
                 try:
-                    await connections.attach(resource(table.finger_interval(i)[0]), send_update=True)
+                    target = resource(table.finger_interval(i)[0], admitting)
+                    await connections.attach(target, send_update=True)
                 except EXPECTED:
                     pass
             i += 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from ..errors import InProgress, LinkError, RequestTimeout
@@ -47,7 +49,8 @@ class Joining:
         self._fingers = fingers
         self._joined = joined
         self._asked: dict[NodeId, None] = {}
-        self._admitted: dict[NodeId, Deferred[None]] = {}
+        self._admitted: Deferred[None] = Deferred()
+        self._asking: tuple[NodeId, Deferred[Any]] | None = None
         self._corrected: dict[NodeId, None] = {}
         self.under_way = False
 
@@ -105,25 +108,30 @@ class Joining:
         repair.enabled = True
         repair.look()
         await repair.settled(NEIGHBORS_WITHIN)
-        membership.start(self._fingers.fill())
         if membership.table.successors:
             # Somebody nearer may have joined meanwhile; then he is the one to admit us.
             admitting = membership.table.successors[0]
+        membership.start(self._fingers.fill(admitting))
         await self._ask(admitting)
 
     async def _ask(self, admitting: NodeId) -> None:
         membership = self._membership
         self._asked[admitting] = None
-        admitted = self._admitted[admitting] = Deferred()
-        clock = membership.host.clock
+        self._admitted = Deferred()
+        answered = membership.host.request(via(admitting), JoinReq(joining_peer_id=membership.me))
         try:
-            await membership.host.request(via(admitting), JoinReq(joining_peer_id=membership.me))
-            await admitted.addTimeout(ADMITTED_WITHIN, clock, lambda result, _: self._not_admitted())
+            self._asking = admitting, answered
+            await answered
+            self._asking = admitting, self._admitted
+            await self._admitted.addTimeout(ADMITTED_WITHIN, membership.host.clock)
+        except defer.TimeoutError as error:
+            raise RequestTimeout("the admitting peer did not name us its predecessor") from error
+        except CancelledError as error:
+            if membership.stopped:
+                raise
+            raise LinkError("the link to the admitting peer was lost") from error
         finally:
-            self._admitted.pop(admitting, None)
-
-    def _not_admitted(self) -> None:
-        raise RequestTimeout("the admitting peer did not name us its predecessor")
+            self._asking = None
 
     # -- What happens meanwhile ----------------------------------------------------------------------
 
@@ -138,11 +146,10 @@ class Joining:
             return
         me = self._membership.me
         if sender in self._asked and me in body.predecessors:
-            admitted = self._admitted.get(sender)
             self._asked.clear()
             self._joined(sender)
-            if admitted is not None and not admitted.called:
-                admitted.callback(None)
+            if not self._admitted.called:
+                self._admitted.callback(None)
         elif sender not in self._asked and (me in body.predecessors or me in body.successors):
             self._correct(sender)
 
@@ -167,6 +174,5 @@ class Joining:
     def link_closed(self, node_id: NodeId) -> None:
         """If that was the admitting peer, try the next one at once."""
         self._asked.pop(node_id, None)
-        admitted = self._admitted.get(node_id)
-        if admitted is not None and not admitted.called:
-            admitted.errback(LinkError("the link to the admitting peer was lost"))
+        if self._asking is not None and self._asking[0] == node_id:
+            self._asking[1].cancel()

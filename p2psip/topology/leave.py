@@ -43,8 +43,8 @@ class Leaving:
         successors, predecessors = table.successors, table.predecessors
         answers = []
         membership.leaving = True
-        # The successor first: it must know before it gets what is forwarded to it.  To our predecessors we are a
-        # successor: they hear from_succ, also those that are our successors as well (RFC 6940 §10.9).
+        # The successor first: it must know before it gets what is forwarded to it.  To our predecessors we
+        # are a successor: they hear from_succ, also those that are our successors as well (RFC 6940 §10.9).
         for node_id in table.neighbors():
             data: ChordLeaveData
             if node_id in predecessors:

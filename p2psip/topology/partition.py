@@ -11,6 +11,11 @@ from ..ids import NodeId, offset
 from ..wire.methods import PingReq
 from .membership import EXPECTED, Membership, resource, via
 
+HURRY = 30.0
+"""Seconds to the next check when as many neighbors as one side holds were lost within that time; then
+doubled.
+"""
+
 
 class PartitionCheck:
     """Asks a bootstrap node, once in each chord-update-interval, who comes after us.
@@ -18,6 +23,9 @@ class PartitionCheck:
     That is whoever is responsible for the Resource-ID after our own; a Ping to our own Node-ID would only
     find ourselves.  When it is somebody else than our successor, we attach to him and tell him what we know;
     Updates among neighbors then close the two rings into one.
+
+    When many neighbors are lost at once, it may be the network that is broken: then the first checks follow
+    sooner.
 
     :param met: called with a peer of the other ring, when there is a link to it.
     """
@@ -28,16 +36,34 @@ class PartitionCheck:
         self._membership = membership
         self._met = met
         self._periodic: IDelayedCall | None = None
+        self._losses: list[float] = []
+        self._pause = 0.0
 
     def start(self) -> None:
         """Check at random offsets from now on."""
         if self._periodic is None:
             self._rest()
 
+    def neighbor_lost(self) -> None:
+        """A neighbor was lost."""
+        if self._periodic is None or not self._periodic.active():
+            return
+        table = self._membership.table
+        now = self._membership.host.clock.seconds()
+        self._losses = [*(when for when in self._losses if now - when < HURRY), now]
+        if len(self._losses) >= min(table.neighbors_wanted, len(table.neighbors())):
+            self._losses.clear()
+            self._pause = HURRY
+            self._periodic.cancel()
+            self._rest()
+
     def _rest(self) -> None:
         host = self._membership.host
-        interval = host.configuration.chord_update_interval * host.random.uniform(0.75, 1.25)
-        self._periodic = host.clock.callLater(interval, self._check)
+        interval: float = host.configuration.chord_update_interval
+        if 0 < self._pause < interval:
+            interval = self._pause
+            self._pause *= 2
+        self._periodic = host.clock.callLater(interval * host.random.uniform(0.75, 1.25), self._check)
 
     def _check(self) -> None:
         if self._membership.speaks:

@@ -131,7 +131,7 @@ class Repair:
         shunned = {node for node in namers if self._shunned.get(node, (0.0, 0.0))[0] > now}
         # Those that are long in coming may be dead: meanwhile somebody else is to take their place.
         slow = {node for node, attempt in self._busy.items() if now - attempt.began >= GRACE}
-        for node_id in table.would_change(node for node in namers if node not in shunned and node not in slow):
+        for node_id in table.would_change(namers.keys() - shunned - slow):
             if node_id not in self._busy and len(self._busy) < MOST_AT_ONCE:
                 self._busy[node_id] = attempt = _Attempt(namers[node_id], now)
                 membership.start(self._attach(node_id, attempt))
