@@ -51,8 +51,8 @@ class Authenticator:
         self._domain = domain
         self._credentials = credentials
         self._mint = mint
-        self._by_source = by_source or Throttle(free=20)
-        self._by_account = by_account or Throttle(free=10, ceiling=60.0)
+        self._by_source = Throttle(free=20) if by_source is None else by_source
+        self._by_account = Throttle(free=10, ceiling=60.0) if by_account is None else by_account
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.counters: Counter[str] = Counter()
 

@@ -113,7 +113,8 @@ class Registrar:
 
     def _release(self, aor: str, lock: DeferredLock) -> None:
         lock.release()
-        if not lock.locked:
+        # Whoever waited has gone on meanwhile, and may have been done and released it too.
+        if not lock.locked and self._locks.get(aor) is lock:
             del self._locks[aor]
 
     async def _register(self, request: Request, source: Source, now: float) -> Response:
