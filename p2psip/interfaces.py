@@ -169,7 +169,12 @@ class ILinkProtocol(Interface):
     def offer_application(expected: NodeId, application: int) -> (
         tuple[Sequence[IceCandidate], Deferred[IApplicationConnection]]
     ):
-        """Take one application connection from `expected`: the candidates to send it, and the connection."""
+        """Take one application connection from `expected`: the candidates to send it, and the connection.
+
+        The offer stands for 10 s; then the Deferred fails with LinkError.  Cancel it to withdraw the offer.
+
+        :raises p2psip.errors.LinkError: too many offers stand already, or there is no port to be had.
+        """
 
     def connect_application(
         candidates: Sequence[IceCandidate], expected: NodeId, application: int

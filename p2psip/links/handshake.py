@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from typing import Protocol as Seam
 
@@ -113,6 +113,7 @@ class SecuredConnection(Protocol):
         self.is_proved = False
         self.closing = False
         self.reason: Exception | None = None
+        self.stop_connecting: Callable[[], object] | None = None
         self._in_handshake = True
         self._timer: IDelayedCall | None = None
 
@@ -148,14 +149,9 @@ class SecuredConnection(Protocol):
     def handshakeCompleted(self) -> None:
         if self.closing:
             return
-        connection = self.tls.getHandle()
-        shown = connection.get_peer_certificate(as_cryptography=True)
-        chain = connection.get_peer_cert_chain(as_cryptography=True) or []
         try:
-            if shown is None:
-                raise CertificateError("no certificate", "no certificate was shown")
-            between = [each.public_bytes(Encoding.DER) for each in chain if each != shown]
-            identity = self.service.host.trust.identify(shown.public_bytes(Encoding.DER), between)
+            shown, between = self._shown()
+            identity = self.service.host.trust.identify(shown, between)
             node_id = self._judge(identity)
         except CertificateError as error:
             self.refuse(error.cause, f"{self.address}: {error}")
@@ -164,6 +160,19 @@ class SecuredConnection(Protocol):
         self.is_proved = True
         self.proved(identity, node_id)
         self.opened.callback(self)
+
+    def _shown(self) -> tuple[bytes, Sequence[bytes]]:
+        """The certificate that the other end showed, and those it sent with it: DER."""
+        connection = self.tls.getHandle()
+        try:
+            shown = connection.get_peer_certificate(as_cryptography=True)
+            chain = connection.get_peer_cert_chain(as_cryptography=True) or ()
+        except (ValueError, x509.InvalidVersion) as error:
+            raise CertificateError("malformed", f"certificate is malformed: {error}") from None
+        if shown is None:
+            raise CertificateError("no certificate", "no certificate was shown")
+        between = [each.public_bytes(Encoding.DER) for each in chain if each != shown]
+        return shown.public_bytes(Encoding.DER), between
 
     def _judge(self, identity: Identity) -> NodeId:
         """Which node the holder of a valid certificate is to us."""
@@ -209,6 +218,8 @@ class SecuredConnection(Protocol):
             self.closing = True
             if self.transport is not None:
                 self.tls.abortConnection()
+            elif self.stop_connecting is not None:
+                self.stop_connecting()
 
     def disconnect(self, reason: Exception | None) -> None:
         """Close in good order, within `CLOSING_TIME`."""

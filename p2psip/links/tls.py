@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -74,11 +75,10 @@ class Dial(ClientFactory):
         self._connection = connection
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if self._connection.closing:
-            return None
         return self._links.connected(self._connection)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._links.unconnected(self._connection)
         self._connection.unconnected(reason)
 
 
@@ -117,7 +117,9 @@ class TLSLinks:
         self._own: frozenset[tuple[str, int]] = frozenset()
         self._loopback = False
         self._connections: dict[SecuredConnection, str] = {}
+        self._dialing: dict[SecuredConnection, None] = {}
         self._handshakes: Counter[str] = Counter()
+        self._stopped = False
         self._closing: list[Deferred[Any]] = []
         self._all_ended: Deferred[None] | None = None
 
@@ -134,6 +136,7 @@ class TLSLinks:
         return maybeDeferred(self._listen)
 
     def _listen(self) -> None:
+        self._stopped, self._all_ended = False, None
         try:
             for interface in self.interfaces():
                 self._ports.append(self.open_port(self._port, self._make_link, interface))
@@ -196,7 +199,10 @@ class TLSLinks:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._stopped = True
         self._close_ports()
+        for dialing in list(self._dialing):
+            dialing.abandon()
         for offer in list(self._offers):
             offer.connection.addErrback(lambda _: None)
             offer.connection.cancel()
@@ -208,7 +214,7 @@ class TLSLinks:
             else:
                 connection.disconnect(None)
         if self._connections:
-            self._all_ended = Deferred()
+            self._all_ended = self._all_ended or Deferred()
             await self._all_ended
         for closing in list(self._closing):
             await closing
@@ -231,8 +237,13 @@ class TLSLinks:
 
     def connected(self, connection: SecuredConnection) -> IProtocol:
         """Begin the handshake as TLS client."""
+        del self._dialing[connection]
         self._connections[connection] = ""
         return wrapped(self._client, connection)
+
+    def unconnected(self, connection: SecuredConnection) -> None:
+        """TCP could not connect."""
+        self._dialing.pop(connection, None)
 
     def handshake_ended(self, connection: SecuredConnection) -> None:
         host = self._connections.get(connection, "")
@@ -270,9 +281,13 @@ class TLSLinks:
         return self._dial(link, address, port).addCallback(lambda made: cast(TLSLink, made))
 
     def _dial(self, connection: SecuredConnection, host: str, port: int) -> Deferred[SecuredConnection]:
-        factory = Dial(self, connection)
+        if self._stopped:
+            return fail(LinkError("this node is stopping"))
         source = self._source(host)
-        self._reactor.connectTCP(host, port, factory, HANDSHAKE_TIMEOUT, (source, 0) if source else None)
+        bind = (source, 0) if source else None
+        self._dialing[connection] = None
+        connector = self._reactor.connectTCP(host, port, Dial(self, connection), HANDSHAKE_TIMEOUT, bind)
+        connection.stop_connecting = connector.stopConnecting
         return connection.opened
 
     def _source(self, host: str) -> str:
@@ -309,6 +324,18 @@ class TLSLinks:
         return race.won.addCallback(lambda made: cast(TLSApplication, made).connection)
 
 
+def _key_log() -> KeyLog | None:
+    name = os.environ.get("SSLKEYLOGFILE", "")
+    if not name:
+        return None
+
+    def append(line: bytes) -> None:
+        with open(name, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
+            log.write(line)
+
+    return append
+
+
 def _where(port: IListeningPort) -> tuple[str, int]:
     """The address and number of a listening port."""
     at: Any = port.getHost()
@@ -327,7 +354,7 @@ def _has_ipv6() -> bool:
 
 @implementer(ILinkProtocolFactory)
 class TLSLinkFactory:
-    """Makes the TLS links of nodes."""
+    """Makes the TLS links of nodes; with SSLKEYLOGFILE in the environment their secrets are logged there."""
 
     name = TLS_TCP_FH_NO_ICE
     link_type = int(LINK_TYPE)
@@ -341,4 +368,4 @@ class TLSLinkFactory:
         port: int,
         advertise: Sequence[str] = (),
     ) -> ILinkProtocol:
-        return TLSLinks(host, reactor, addresses, port, advertise)
+        return TLSLinks(host, reactor, addresses, port, advertise, _key_log())
