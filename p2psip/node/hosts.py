@@ -85,6 +85,7 @@ class Links:
         self._node = node
 
     def link_opened(self, link: ILink) -> None:
+        self._node.bootstrap_cache.remember(link)
         self._node.table.opened(link)
 
     def message_received(self, link: ILink, message: bytes) -> None:

@@ -16,7 +16,7 @@ from ..config.kinds import Kind
 from ..config.write import write_document
 from ..errors import LinkError
 from ..forwarding.router import Router
-from ..ids import NodeId
+from ..ids import NodeId, distance
 from ..interfaces import (
     ILink,
     ILinkProtocol,
@@ -41,6 +41,7 @@ from ..transport.liveness import Liveness
 from ..transport.messaging import Messaging
 from ..transport.transactions import Transactions
 from ..wire.chord import ChordUpdate
+from ..wire.header import NodeDestination
 from ..wire.methods import (
     AppAttachReq,
     AttachReqAns,
@@ -106,6 +107,7 @@ class Node:
         self._now = now
         self._started_at = clock.seconds()
         self._running = False
+        self._prodded: set[NodeId] = set()
         self._save_configuration = save_configuration
         self._support(configuration)
         self.rejected = Rejected()
@@ -143,6 +145,7 @@ class Node:
             self.router,
             self.table.link_to,
             lambda resource, signer: self.topology.answers_for(resource, signer),
+            self._doubted,
             lambda error: self.updates.mend(error),
             self.transactions,
             clock,
@@ -319,15 +322,24 @@ class Node:
             usage.start().addErrback(self._log_failure)
 
     def _connected(self, node_id: NodeId) -> None:
-        link = self.table.link_to(node_id)
-        if link is not None:
-            self.bootstrap_cache.remember(link)
         self.topology.link_opened(node_id)
 
     def _disconnected(self, node_id: NodeId) -> None:
         if self._running:
             self.topology.link_closed(node_id)
             self.replication.peer_lost(node_id)
+
+    def _doubted(self, resource: bytes, signer: NodeId) -> None:
+        """An answer for `resource` was not believed, since we know peers that are nearer than `signer`.
+
+        Perhaps they are dead, and we have not noticed: a Ping over the link to each will tell.
+        """
+        for node_id in self.table.connected():
+            nearer = distance(resource, node_id) < distance(resource, signer)
+            if nearer and self.topology.routes_over(node_id) and node_id not in self._prodded:
+                self._prodded.add(node_id)
+                asked = self.messaging.request([NodeDestination(node_id=node_id)], PingReq())
+                asked.addBoth(lambda _, node_id=node_id: self._prodded.discard(node_id))
 
     def _routes_over(self, node_id: NodeId) -> bool:
         return self.topology.routes_over(node_id)

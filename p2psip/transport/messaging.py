@@ -69,7 +69,8 @@ from .transactions import Transactions
 class Messaging:
     """Sends requests and answers, forwards what is not for this node, and verifies what is.
 
-    `link_to` is the Connection Table's, `answers_for` the Topology Plug-in's.  `mend` is asked, after an error of
+    `link_to` is the Connection Table's, `answers_for` the Topology Plug-in's; `doubted` is told of each resource and
+    signer for which that says no.  `mend` is asked, after an error of
     configuration_sequence or Kind, to bring the two nodes to one configuration; the request is then tried once more.
     """
 
@@ -84,6 +85,7 @@ class Messaging:
         router: Router,
         link_to: Callable[[NodeId], ILink | None],
         answers_for: Callable[[bytes, NodeId], bool],
+        doubted: Callable[[bytes, NodeId], None],
         mend: Callable[[RELOADError], Deferred[None]],
         transactions: Transactions,
         clock: IReactorTime,
@@ -96,6 +98,7 @@ class Messaging:
         self._router = router
         self._link_to = link_to
         self._answers_for = answers_for
+        self._doubted = doubted
         self._mend = mend
         self._transactions = transactions
         self._clock = clock
@@ -154,7 +157,10 @@ class Messaging:
             # "unless the response has been sent to the wildcard Node-ID"
             return target.node_id in (signer.node_id, wildcard_node_id(len(self.node_id)))
         if isinstance(target, ResourceDestination):
-            return self._answers_for(target.resource_id, signer.node_id)
+            if self._answers_for(target.resource_id, signer.node_id):
+                return True
+            self._doubted(target.resource_id, signer.node_id)
+            return False
         return True
 
     def _answer_ourselves(self, transaction_id: int, request: Request) -> None:

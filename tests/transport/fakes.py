@@ -118,6 +118,8 @@ class Peer:
         self.counted: Counter[str] = Counter()
         self.signer = FakeSigner(node_id)
         self.mended: list[RELOADError] = []
+        self.disbelieved: set[NodeId] = set()
+        self.doubted: list[NodeId] = []
         random = Random(node_id)
         self.table = ConnectionTable(node_id, clock, lambda _: None, lambda _: None, lambda _: False)
         self.router = Router(node_id, configuration, self)
@@ -129,7 +131,8 @@ class Peer:
             FakeVerifier(),
             self.router,
             self.table.link_to,
-            lambda resource, signer: True,
+            lambda resource, signer: signer not in self.disbelieved,
+            lambda resource, signer: self.doubted.append(signer),
             self.mend,
             self.transactions,
             clock,

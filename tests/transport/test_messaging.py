@@ -110,6 +110,18 @@ class MessagingTests(SynchronousTestCase):
         answer = self.answered(self.ping(node(B) + node(wildcard_node_id())))
         self.assertEqual(answer.signer.node_id, B)
 
+    def test_answer_from_too_far(self) -> None:
+        """An answer from a node that is not the nearest we know is dropped, and that one doubted. [6940-6.3.4-15]"""
+        self.a.hops[RESOURCE] = B
+        self.b.responsible.add(RESOURCE)
+        self.a.disbelieved.add(B)
+        asked = self.ping([ResourceDestination(resource_id=RESOURCE)])
+        self.assertNoResult(asked)
+        self.assertEqual(self.a.doubted, [B])
+        self.a.disbelieved.clear()
+        run(self.clock, 3)
+        self.assertEqual(self.successResultOf(asked).signer.node_id, B)
+
     def test_resource_ours(self) -> None:
         """A request for a resource of our own takes the same path of dispatch, without a link."""
         self.a.responsible.add(RESOURCE)
