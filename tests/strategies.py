@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from p2psip.wire import chord, contents, frame, header, methods, security, sip, storage
+from p2psip.wire import chord, contents, frame, header, methods, security, sip, storage, turn
 from p2psip.wire.codec import Struct, WireContext, fields_of
 from p2psip.wire.codes import DataModel
 from p2psip.wire.fields import (
