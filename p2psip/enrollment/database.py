@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, create_engine, delete, event, insert, select, update
+from sqlalchemy import Connection, create_engine, delete, event, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from . import schema
@@ -51,12 +51,6 @@ class Database:
     def id(self) -> str:
         """What tells this database from others; 16 hexadecimal digits."""
         return self._id
-
-    def become_another(self) -> None:
-        """Say that this is a copy, which lives on apart from its original."""
-        self._id = secrets.token_hex(8)
-        with self.writing() as connection:
-            connection.execute(update(schema.database).values(id=self._id))
 
     def close(self) -> None:
         """Close every connection."""

@@ -1,0 +1,391 @@
+"""The overlay's authority: its keys, its accounts, and the rules by which it certifies (RFC 6940 §11.3).
+
+All methods block: they run in a thread where that matters.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.fernet import Fernet
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..ids import NodeId
+from ..security.certificates import (
+    Authority,
+    CertificateRequest,
+    PrivateKey,
+    certificate_pem,
+    certificates_of_pem,
+    generate_key,
+    load_private_key,
+    make_authority,
+    private_key_pem,
+    read_request,
+)
+from ..security.identity import CertificateError, Identity
+from ..security.signing import Signer
+from ..sip.digest import DigestCredentials, parse_nonce, verify_response
+from ..sip.errors import SIPParseError
+from ..sip.interfaces import DeviceCredential
+from ..state import write_file
+from .accounts import Accounts, Revocation
+from .database import Database
+from .nodes import Nodes, NotAvailable, Owner
+from .passwords import PasswordHashes
+from .tokens import JoinToken, key_fingerprint
+
+DAY: Final = 86400.0
+AUTHORITY_LIFETIME: Final = 20 * 365 * DAY
+SIGNER_LIFETIME: Final = 10 * 365 * DAY
+"""The configuration-signer's and kind-signer's certificates outlive every document they sign."""
+NODE_LIFETIME: Final = 30 * DAY
+USER_LIFETIME: Final = 7 * DAY
+SERVER_LIFETIME: Final = 365 * DAY
+CREDENTIALS_AGE: Final = DAY
+"""Seconds after which a registrar asks anew for a user's credentials."""
+NONCE_AGE: Final = 3900.0
+"""Seconds that a phone's nonce may be old when a registrar shows it: a little more than nonces live."""
+AHEAD: Final = 60.0
+"""Seconds that a registrar's clock may be ahead of ours."""
+MAXIMUM_NODE_IDS: Final = 16
+"""Node-IDs in one certificate."""
+
+
+class Refusal(Exception):
+    """Why there is no certificate; `token` is all that the client is told.
+
+    It is RFC 6940 §11.3's word; for registrars also ``bad_nonce``: the challenge was not theirs, or is old.
+    """
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+
+class AuthorityError(Exception):
+    """The authority's directory cannot be used; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedUser:
+    """What a registrar is given for one user."""
+
+    certificate: bytes
+    """DER: the user's name with the registrar's Node-ID."""
+    credentials: Sequence[DeviceCredential] = field(repr=False)
+    as_of: float
+    """When they were read, by the authority's clock."""
+    max_age: float
+    """Seconds after which the registrar asks anew."""
+
+
+class OverlayAuthority:
+    """The authority of one Overlay Instance, kept in a directory.
+
+    The accounts are in ``accounts.sqlite`` there, unless a file ``accounts.url`` names another database by
+    SQLAlchemy URL.
+
+    :param now: answers the time in seconds since the epoch.
+    :raises AuthorityError: the directory holds no whole authority.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        overlay: str,
+        now: Callable[[], float],
+        hashes: PasswordHashes | None = None,
+    ) -> None:
+        self.directory = directory
+        self.overlay = overlay
+        self._now = now
+        try:
+            self._ca = Authority(self._certificate("ca"), self._key("ca"))
+            self._server_key = self._key("server")
+            self.database = Database(accounts_url(directory), now)
+            key = (directory / "secrets.key").read_bytes()
+            self.accounts = Accounts(self.database, key, overlay, hashes or PasswordHashes())
+        except (OSError, CertificateError, SQLAlchemyError, ImportError, ValueError) as e:
+            raise AuthorityError(f"the authority in {directory} cannot be used: {e}") from e
+        self.nodes = Nodes(self.database)
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        overlay: str,
+        now: Callable[[], float],
+        key_type: str = "ec",
+        hashes: PasswordHashes | None = None,
+    ) -> OverlayAuthority:
+        """Make the authority of a new overlay: its keys, certificates and an empty accounts database.
+
+        Where this was begun and interrupted it begins again: ca.key comes last, and counts as the whole.
+
+        :raises AuthorityError: there is one already.
+        """
+        if (directory / "ca.key").exists():
+            raise AuthorityError(f"there is an authority in {directory} already")
+        ca = make_authority(overlay, generate_key(key_type), now(), AUTHORITY_LIFETIME)
+        for name in ("signer", "kind-signer"):
+            key = generate_key(key_type)
+            certificate = ca.issue(
+                key.public_key(),
+                overlay=overlay,
+                user_name=f"{name}@authority.{overlay}",
+                node_ids=[NodeId(secrets.token_bytes(16))],
+                role="user",
+                now=now(),
+                lifetime=SIGNER_LIFETIME,
+            )
+            write_file(directory / f"{name}.crt", certificate_pem(certificate), 0o644)
+            write_file(directory / f"{name}.key", private_key_pem(key))
+        write_file(directory / "server.key", private_key_pem(generate_key(key_type)))
+        write_file(directory / "secrets.key", Fernet.generate_key())
+        write_file(directory / "ca.crt", certificate_pem(ca.certificate), 0o644)
+        write_file(directory / "ca.key", private_key_pem(ca.private_key))
+        return cls(directory, overlay, now, hashes)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+    def _key(self, name: str) -> PrivateKey:
+        return load_private_key((self.directory / f"{name}.key").read_bytes())
+
+    def _certificate(self, name: str) -> bytes:
+        return certificates_of_pem((self.directory / f"{name}.crt").read_bytes())[0]
+
+    # -- its own identities ----------------------------------------------------------------------------
+
+    @property
+    def root_certificate(self) -> bytes:
+        """The root certificate, DER: the document's root-cert."""
+        return self._ca.certificate
+
+    def configuration_signer(self) -> Signer:
+        """Who signs the configuration document."""
+        return self._signer("signer")
+
+    def kind_signer(self) -> Signer:
+        """Who signs the kind-blocks."""
+        return self._signer("kind-signer")
+
+    def _signer(self, name: str) -> Signer:
+        return Signer(Identity.from_certificate(self._certificate(name), self.overlay), self._key(name))
+
+    def server_credentials(self, hosts: Sequence[str]) -> tuple[list[bytes], PrivateKey]:
+        """The chain (DER) and key of the HTTPS server, certified anew for the overlay's name and `hosts`.
+
+        The key is always the same, also at another node that has imported this authority: tokens name it.
+        """
+        names = list(dict.fromkeys([self.overlay, *hosts]))
+        certificate = self._ca.issue_server(
+            self._server_key.public_key(), hosts=names, now=self._now(), lifetime=SERVER_LIFETIME
+        )
+        return [certificate, self._ca.certificate], self._server_key
+
+    def invite(self, name: str, role: str, lifetime: float, urls: Sequence[str]) -> JoinToken:
+        """A token with which one node, called `name`, may join within `lifetime` seconds.
+
+        :param urls: base URLs of the enrollment servers, best first.
+        :raises AccountError: name or role cannot be.
+        """
+        password = self.nodes.invite(name, role, self._now() + lifetime)
+        self.database.record("invited", name, detail=role)
+        fingerprint = key_fingerprint(self._server_key.public_key())
+        return JoinToken(self.overlay, tuple(urls), fingerprint, name, password)
+
+    # -- nodes -----------------------------------------------------------------------------------------
+
+    def enroll(self, username: str, password: str, count: int, csr: bytes, source: str = "") -> bytes:
+        """The certificate (DER) for a request as RFC 6940 §11.3 has it.
+
+        `username` is an invited node's or an account's.  The user name in the certificate is ours to set; a
+        request that names another one is refused.
+
+        :param source: from where it was asked, for the audit log.
+        :raises Refusal: with the token that the client is to be told.
+        """
+        try:
+            user_name, node_ids, role, request = self._admit(username, password, count, csr)
+            certificate = self._issue(request, user_name, node_ids, role, NODE_LIFETIME)
+        except Refusal as refusal:
+            self.database.record("refused", username, source, refusal.token)
+            raise
+        self.database.record("enrolled", user_name, source, ", ".join(n.hex() for n in node_ids))
+        return certificate
+
+    def _admit(
+        self, username: str, password: str, count: int, csr: bytes
+    ) -> tuple[str, list[NodeId], str, CertificateRequest]:
+        # Nobody learns anything, not even that the request is malformed, before the password is right.
+        role = self.nodes.invited(username, password)
+        if role is not None:
+            user_name, quota = f"{username}@nodes.{self.overlay}", 1
+        else:
+            account = self.accounts.with_password(username, password)
+            if account is None:
+                raise Refusal("failed_authentication")
+            user_name, quota = f"{username}@{self.overlay}", account.node_quota
+        request = _request(csr)
+        if request.user_name not in ("", user_name):
+            raise Refusal("username_not_available")
+        if not 1 <= count <= min(quota, MAXIMUM_NODE_IDS):
+            raise Refusal("Node-IDs_not_available")
+        key = key_fingerprint(request.public_key)
+        try:
+            if role is not None:
+                node_ids = self.nodes.redeem(username, key, user_name, role)
+            else:
+                node_ids = self.nodes.assign(user_name, key, count, quota, "peer")
+        except NotAvailable:
+            raise Refusal("Node-IDs_not_available") from None
+        if node_ids is None:
+            raise Refusal("failed_authentication")
+        return user_name, node_ids, role or "peer", request
+
+    def enroll_founder(self, name: str, key: PrivateKey) -> bytes:
+        """The certificate (DER) of the overlay's first node, a registrar, which needs no invitation."""
+        user_name = f"{name}@nodes.{self.overlay}"
+        request = CertificateRequest(user_name, key.public_key())
+        node_ids = self.nodes.assign(user_name, key_fingerprint(request.public_key), 1, 1, "registrar")
+        self.database.record("founded", user_name, detail=node_ids[0].hex())
+        return self._issue(request, user_name, node_ids, "registrar", NODE_LIFETIME)
+
+    def renew(self, identity: Identity, csr: bytes, source: str = "") -> bytes:
+        """A new certificate with the same key, name and Node-IDs, for a node that showed the old one.
+
+        :raises Refusal: the Node-IDs are not (or no longer) those of that name, or the request is not for it.
+        """
+        try:
+            owner = self._owner(identity)
+            request = _request_of(identity, csr)
+            if request.user_name not in ("", identity.user_name):
+                raise Refusal("username_not_available")
+            certificate = self._issue(request, owner.user_name, identity.node_ids, owner.role, NODE_LIFETIME)
+        except Refusal as refusal:
+            self.database.record("refused", identity.user_name, source, f"{refusal.token} (renewal)")
+            raise
+        self.database.record("renewed", identity.user_name, source)
+        return certificate
+
+    def _owner(self, identity: Identity) -> Owner:
+        """The node that `identity` belongs to, as it is known here and now."""
+        owner = self.nodes.owner(identity.node_ids)
+        if owner is None or owner.user_name != identity.user_name:
+            raise Refusal("failed_authentication")
+        return owner
+
+    def _issue(
+        self,
+        request: CertificateRequest,
+        user_name: str,
+        node_ids: Sequence[NodeId],
+        role: str,
+        lifetime: float,
+    ) -> bytes:
+        try:
+            return self._ca.issue(
+                request.public_key,
+                overlay=self.overlay,
+                user_name=user_name,
+                node_ids=node_ids,
+                role=role,
+                now=self._now(),
+                lifetime=lifetime,
+            )
+        except CertificateError as e:
+            raise Refusal("username_not_available") from e
+
+    # -- registrars --------------------------------------------------------------------------------------
+
+    def user_credentials(
+        self, registrar: Identity, csr: bytes, method: str, authorization: DigestCredentials, source: str = ""
+    ) -> GrantedUser:
+        """For the user whose phone sent `authorization` to `registrar`: certificate and secrets.
+
+        The nonce shows that this registrar challenged the phone, lately; the response that the phone is the
+        user's.  So a registrar learns only of users whose phones speak to it.
+
+        :raises Refusal: any of it does not hold.
+        """
+        name = authorization.username
+        as_of = self._now()
+        try:
+            self._require_registrar(registrar)
+            request = _request_of(registrar, csr)
+            node_id = self._challenger(registrar, authorization)
+            known = self.accounts.device_credentials(name)
+            device = _proved(known, authorization, method)
+            user_name = f"{name}@{self.overlay}"
+            if request.user_name not in ("", user_name):
+                raise Refusal("username_not_available")
+            certificate = self._issue(request, user_name, [node_id], "user", USER_LIFETIME)
+        except Refusal as refusal:
+            detail = f"{refusal.token} (credentials for {registrar.user_name})"
+            self.database.record("refused", name, source, detail)
+            raise
+        self.database.record("credentials", name, source, f"device {device}, for {registrar.user_name}")
+        return GrantedUser(certificate, known, as_of, CREDENTIALS_AGE)
+
+    def revocations(self, registrar: Identity, cursor: str) -> tuple[str, list[Revocation]]:
+        """What `registrar` has to forget, as `Accounts.revocations`.
+
+        :raises Refusal: it is no registrar.
+        """
+        self._require_registrar(registrar)
+        return self.accounts.revocations(cursor)
+
+    def _require_registrar(self, identity: Identity) -> None:
+        if identity.role != "registrar" or self._owner(identity).role != "registrar":
+            raise Refusal("failed_authentication")
+
+    def _challenger(self, registrar: Identity, authorization: DigestCredentials) -> NodeId:
+        """The Node-ID of `registrar` with which it challenged the phone."""
+        try:
+            maker, made = parse_nonce(authorization.nonce)
+        except SIPParseError:
+            raise Refusal("bad_nonce") from None
+        node_id = NodeId(maker)
+        if node_id not in registrar.node_ids or not -AHEAD <= self._now() - made <= NONCE_AGE:
+            raise Refusal("bad_nonce")
+        if authorization.realm != self.overlay:
+            raise Refusal("failed_authentication")
+        return node_id
+
+
+def accounts_url(directory: Path) -> str:
+    """The SQLAlchemy URL of the accounts database of the authority in `directory`."""
+    named = directory / "accounts.url"
+    return (
+        named.read_text("utf-8").strip() if named.exists() else f"sqlite:///{directory / 'accounts.sqlite'}"
+    )
+
+
+def _proved(known: Sequence[DeviceCredential], authorization: DigestCredentials, method: str) -> str:
+    """Which of the devices made `authorization`."""
+    for device in known:
+        if device.algorithm == authorization.algorithm and verify_response(authorization, method, device.ha1):
+            return device.device
+    raise Refusal("failed_authentication")
+
+
+def _request(csr: bytes) -> CertificateRequest:
+    try:
+        return read_request(csr)
+    except CertificateError as e:
+        raise Refusal("bad_CSR") from e
+
+
+def _request_of(identity: Identity, csr: bytes) -> CertificateRequest:
+    """The request, for the key of a certificate that was shown."""
+    request = _request(csr)
+    if request.public_key != identity.public_key:
+        raise Refusal("bad_CSR")
+    return request
