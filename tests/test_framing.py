@@ -236,7 +236,8 @@ class ReceivingTests(FramingTestCase):
 
     @given(st.lists(st.one_of(st.binary(max_size=40), st.none()), max_size=20), st.data())
     def test_split_anyhow(self, contents: list[bytes | None], data: st.DataObject) -> None:
-        stream, expected = b"", []
+        stream = b""
+        expected: list[bytes] = []
         for content in contents:
             if content is None:
                 stream += ack(3)

@@ -85,6 +85,25 @@ class Refused(NamedTuple):
 Verdict = Forward | Deliver | Dropped | Refused
 
 
+class _Front(NamedTuple):
+    """What decides of a message, and where its parts begin."""
+
+    data: bytes
+    previous_hop: NodeId
+    overlay: int
+    ttl: int
+    fragment: int
+    length: int
+    lists: int
+    """Where the Destination List begins, behind the Via List."""
+    options: int
+    start: int
+    """Where the contents begin."""
+    request: bool
+    answer: bool
+    """Neither: a fragment that does not tell."""
+
+
 class Unroutable(Exception):
     """There is nobody to send a message of ours to, just now; the text is the cause."""
 
@@ -186,68 +205,78 @@ class Router:
 
     def receive(self, previous_hop: NodeId, data: bytes) -> Verdict:
         """What to do with a message that came in over the link to `previous_hop`."""
-        have = len(data)
-        if have < FIXED_SIZE:
-            return Dropped("truncated header")
-        token, overlay, version, ttl, fragment, length, *sizes = _FIXED.unpack_from(data)
-        via_size, list_size, options_size = sizes
-        if token != RELO_TOKEN:
-            return Dropped("not RELOAD")
-        if version != VERSION:
-            return Dropped("other version")
-        if not fragment & LEGAL_FRAGMENT:
-            return Dropped("fragment bit unset")
-        lists = FIXED_SIZE + via_size
-        options = lists + list_size
-        start = options + options_size
-        if have < start:
-            return Dropped("truncated header")
-        if via_size > self._most_list_bytes or list_size > self._most_list_bytes:
-            return Dropped("list too long")
-        # Only the fragment with offset 0 tells whether it is a request; errors answer requests alone.
-        code: int | None = None
-        if not fragment & FRAGMENT_OFFSET:
-            if have < start + 2:
-                return Dropped("truncated contents")
-            (code,) = _CODE.unpack_from(data, start)
-        request = code is not None and is_request(code)
-        if overlay != self._overlay:
-            return self._refuse(IncompatibleWithOverlay("other overlay"), request, data, previous_hop)
-        if length > self._max_message_size:
-            return self._refuse(MessageTooLarge(), request, data, previous_hop)
-        if length != have:
-            return Dropped("length mismatch")
-        if ttl > self._initial_ttl:
-            return self._refuse(TTLExceeded("TTL above initial-ttl"), request, data, previous_hop)
-        if via_size and not self._via_is_sound(data, FIXED_SIZE, lists):
-            return Dropped("malformed Via List")
-        if list_size > self._id_size + 3:
-            fault = self._judge_list(data, lists, options)
-            if fault == "duplicate destination" and request:
-                return self._refuse(InvalidMessage(fault), request, data, previous_hop)
-            if fault and fault != "duplicate destination":
-                return Dropped(fault)
-        first, hop = self._decide(data, lists, options)
+        front = _read_front(previous_hop, data)
+        if isinstance(front, Dropped):
+            return front
+        fault = self._judge(front)
+        if fault is not None:
+            return fault
+        first, hop = self._decide(data, front.lists, front.options)
         if isinstance(hop, Dropped):
             return hop
         if hop is None:
-            return self._deliver(request, data, start, fragment, options, previous_hop)
-        if options_size and (flaw := self._judge_options(data, options, start, _FORWARD_CRITICAL)):
-            if flaw == "unsupported forwarding option":
-                if code is None:
-                    return Dropped(flaw)
-                if request:
-                    return self._refuse(UnsupportedForwardingOption(flaw), request, data, previous_hop)
-            else:
-                return Dropped(flaw)
-        if ttl == 0:
-            return self._refuse(TTLExceeded(), request, data, previous_hop)
+            return self._deliver(front)
+        return self._forward(front, hop, first)
+
+    def _judge(self, front: _Front) -> Refused | Dropped | None:
+        """What is wrong with a message, whomever it is for."""
+        data = front.data
+        lists, options = front.lists, front.options
+        if lists - FIXED_SIZE > self._most_list_bytes or options - lists > self._most_list_bytes:
+            return Dropped("list too long")
+        if front.overlay != self._overlay:
+            return self._refuse(IncompatibleWithOverlay("other overlay"), front)
+        if front.length > self._max_message_size:
+            return self._refuse(MessageTooLarge(), front)
+        if front.length != len(data):
+            return Dropped("length mismatch")
+        if front.ttl > self._initial_ttl:
+            return self._refuse(TTLExceeded("TTL above initial-ttl"), front)
+        if lists > FIXED_SIZE and not self._via_is_sound(data, FIXED_SIZE, lists):
+            return Dropped("malformed Via List")
+        if options - lists > self._id_size + 3:  # more than one Resource-ID or Node-ID
+            entries = self._entries(data, lists, options)
+            if None in entries:
+                return Dropped("malformed Destination List")
+            if front.request and len(set(entries)) < len(entries):
+                return self._refuse(InvalidMessage("duplicate destination"), front)
+        return None
+
+    def _forward(self, front: _Front, hop: NodeId, first: int) -> Verdict:
+        """Pass a message on to `hop`; `first` is where what remains of its Destination List begins."""
+        flaw = self._judge_options(front, _FORWARD_CRITICAL)
+        if flaw is not None:
+            return flaw
+        if front.ttl == 0:
+            return self._refuse(TTLExceeded(), front)
         # A fragment of unknown kind gets the entry too: it does an answer no harm.
-        via = NodeDestination(node_id=previous_hop) if request or code is None else None
-        passed = forward(data, start, ttl=ttl - 1, via=via, consumed=first - lists)
+        via = None if front.answer else NodeDestination(node_id=front.previous_hop)
+        passed = forward(front.data, front.start, ttl=front.ttl - 1, via=via, consumed=first - front.lists)
         if len(passed) > self._max_message_size:
-            return self._refuse(MessageTooLarge("by its Via List"), request, data, previous_hop)
+            return self._refuse(MessageTooLarge("by its Via List"), front)
         return Forward(hop, passed)
+
+    def _deliver(self, front: _Front) -> Verdict:
+        if front.fragment & (LAST_FRAGMENT | FRAGMENT_OFFSET) != LAST_FRAGMENT:
+            return Dropped("fragment")
+        flaw = self._judge_options(front, _DESTINATION_CRITICAL)
+        if flaw is not None:
+            return flaw
+        try:
+            header, start = ForwardingHeader.decode_prefix(front.data, self._configuration.context)
+        except DecodeError:
+            return Dropped("malformed header")
+        return Deliver(header, front.data, start, front.previous_hop)
+
+    def _refuse(self, error: RELOADError, front: _Front) -> Refused | Dropped:
+        """Refuse a request; anything else is only dropped."""
+        if front.request:
+            try:
+                header, _ = ForwardingHeader.decode_prefix(front.data, self._configuration.context)
+            except DecodeError:
+                return Dropped("malformed header")
+            return Refused(error, header, front.previous_hop)
+        return Dropped(str(error))
 
     def _decide(self, data: bytes, pos: int, end: int) -> tuple[int, NodeId | Dropped | None]:
         """Where the Destination List at `pos` leads: to a node, to us (None) or nowhere (RFC 6940 §6.1).
@@ -305,34 +334,6 @@ class Router:
             return NodeId(resource)  # RFC 6940 s10.3
         return self.routes.next_hop(resource) or Dropped("no route")
 
-    def _deliver(
-        self, request: bool, data: bytes, start: int, fragment: int, options: int, previous_hop: NodeId
-    ) -> Verdict:
-        if fragment & (LAST_FRAGMENT | FRAGMENT_OFFSET) != LAST_FRAGMENT:
-            return Dropped("fragment")
-        if start > options and (flaw := self._judge_options(data, options, start, _DESTINATION_CRITICAL)):
-            if flaw != "unsupported forwarding option":
-                return Dropped(flaw)
-            if request:
-                return self._refuse(UnsupportedForwardingOption(flaw), request, data, previous_hop)
-        try:
-            header, start = ForwardingHeader.decode_prefix(data, self._configuration.context)
-        except DecodeError:
-            return Dropped("malformed header")
-        return Deliver(header, data, start, previous_hop)
-
-    def _refuse(
-        self, error: RELOADError, request: bool, data: bytes, previous_hop: NodeId
-    ) -> Refused | Dropped:
-        """Refuse a request; anything else is only dropped."""
-        if request:
-            try:
-                header, _ = ForwardingHeader.decode_prefix(data, self._configuration.context)
-            except DecodeError:
-                return Dropped("malformed header")
-            return Refused(error, header, previous_hop)
-        return Dropped(str(error))
-
     def _via_is_sound(self, data: bytes, pos: int, end: int) -> bool:
         """Whether a Via List holds nothing but Node-IDs and opaque IDs, as it must (RFC 6940 §6.3.2.2)."""
         step = self._id_size + 2
@@ -341,17 +342,6 @@ class Router:
         if not rest and types.count(_NODE) == entries == lengths.count(step - 2):
             return True
         return all(front is not None and front[0] != _RESOURCE for front in self._entries(data, pos, end))
-
-    def _judge_list(self, data: bytes, pos: int, end: int) -> str:
-        """What is wrong with a Destination List of more than one Node-ID, if anything."""
-        seen = set()
-        repeated = False
-        for entry in self._entries(data, pos, end):
-            if entry is None:
-                return "malformed Destination List"
-            repeated = repeated or entry in seen
-            seen.add(entry)
-        return "duplicate destination" if repeated else ""
 
     def _entries(self, data: bytes, pos: int, end: int) -> Sequence[bytes | None]:
         """Each entry of a list, as bytes; None for the first that is not sound."""
@@ -370,15 +360,46 @@ class Router:
             pos = after
         return entries
 
-    def _judge_options(self, data: bytes, pos: int, end: int, critical: int) -> str:
-        """What is wrong with the forwarding options, if anything, for whom the flag `critical` is."""
+    def _judge_options(self, front: _Front, critical: int) -> Refused | Dropped | None:
+        """What is wrong with the forwarding options for one whom the flag `critical` concerns."""
+        pos, end = front.options, front.start
         unsupported = False
         while pos < end:
-            if pos + 4 > end:
-                return "malformed forwarding option"
-            kind, flags, length = _OPTION.unpack_from(data, pos)
-            pos += 4 + length
+            if pos + _OPTION.size > end:
+                return Dropped("malformed forwarding option")
+            kind, flags, length = _OPTION.unpack_from(front.data, pos)
+            pos += _OPTION.size + length
             unsupported = unsupported or bool(flags & critical and kind not in self.understood_options)
         if pos != end:
-            return "malformed forwarding option"
-        return "unsupported forwarding option" if unsupported else ""
+            return Dropped("malformed forwarding option")
+        # RFC 6940 s6.3.2.3: the flags "MUST NOT be set in a response"; there they mean nothing.
+        if unsupported and not front.answer:
+            return self._refuse(UnsupportedForwardingOption("unsupported forwarding option"), front)
+        return None
+
+
+def _read_front(previous_hop: NodeId, data: bytes) -> _Front | Dropped:
+    """Find the parts of a message, if it is one at all."""
+    have = len(data)
+    if have < FIXED_SIZE:
+        return Dropped("truncated header")
+    token, overlay, version, ttl, fragment, length, via, destinations, options = _FIXED.unpack_from(data)
+    if token != RELO_TOKEN:
+        return Dropped("not RELOAD")
+    if version != VERSION:
+        return Dropped("other version")
+    if not fragment & LEGAL_FRAGMENT:
+        return Dropped("fragment bit unset")
+    lists = FIXED_SIZE + via
+    start = lists + destinations + options
+    if have < start:
+        return Dropped("truncated header")
+    request = answer = False
+    # Only the fragment with offset 0 tells whether it is a request; errors answer requests alone.
+    if not fragment & FRAGMENT_OFFSET:
+        if have < start + 2:
+            return Dropped("truncated contents")
+        request = is_request(_CODE.unpack_from(data, start)[0])
+        answer = not request
+    at = lists + destinations
+    return _Front(data, previous_hop, overlay, ttl, fragment, length, lists, at, start, request, answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -91,16 +92,16 @@ class RouterTestCase(SynchronousTestCase):
         via: Sequence[Destination] = (),
         code: int = MessageCode.PING_REQ,
         body: bytes = b"the rest",
-        **fields: object,
+        **fields: Any,
     ) -> bytes:
-        known: dict[str, object] = {
+        known: dict[str, Any] = {
             "overlay": self.configuration.overlay_hash,
             "configuration_sequence": 1,
             "ttl": 20,
             "transaction_id": 0x0123456789ABCDEF,
             **fields,
         }
-        header = ForwardingHeader(via_list=tuple(via), destination_list=tuple(destinations), **known)  # type: ignore[arg-type]
+        header = ForwardingHeader(via_list=tuple(via), destination_list=tuple(destinations), **known)
         return with_header(header, code.to_bytes(2) + body)
 
     def receive(self, data: bytes, previous_hop: NodeId = A) -> Verdict:
@@ -219,7 +220,7 @@ class ForwardingTests(RouterTestCase):
         self.assertEqual(self.assertForwarded(self.receive(self.message(nodes("B"), ttl=1)), B).ttl, 0)
 
     def test_nothing_else_changes(self) -> None:
-        fields = {"configuration_sequence": 7, "max_response_length": 99}
+        fields: dict[str, Any] = {"configuration_sequence": 7, "max_response_length": 99}
         option = UnknownForwardingOption(type=9, flags=2, option=b"kept")
         opaque = OpaqueDestination(opaque_id=b"12345")
         via = [CompressedDestination(identifier=0x8001)]

@@ -91,6 +91,10 @@ class DialTests(SynchronousTestCase):
         bind = ["127.0.0.2", "::1", "192.0.2.9"]
         self.links = TLSLinks(Host(unproved(A), self.reactor), self.reactor, bind, 0)
 
+    def fail_connecting(self) -> None:
+        factory, connector = self.reactor.tcpClients[0][2], self.reactor.connectors[0]
+        factory.clientConnectionFailed(connector, Failure(ConnectError()))
+
     def test_source_address(self) -> None:
         """That of the same family and reach, so that several nodes of one machine tell each other apart."""
         sources = {"127.0.0.7": "127.0.0.2", "::1": "::1", "192.0.2.1": "192.0.2.9", "2001:db8::1": None}
@@ -102,7 +106,7 @@ class DialTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         connecting = self.links.connect_to_bootstrap("127.0.0.7", 6084)
-        self.reactor.tcpClients[0][2].clientConnectionFailed(None, Failure(ConnectError()))
+        self.fail_connecting()
         self.assertIn("127.0.0.7:6084", str(self.failureResultOf(connecting, LinkError).value))
 
     def test_names_are_refused(self) -> None:
@@ -113,7 +117,7 @@ class DialTests(SynchronousTestCase):
         connecting = self.links.connect_to_bootstrap("127.0.0.7", 6084)
         self.successResultOf(self.links.stop())
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
-        self.reactor.tcpClients[0][2].clientConnectionFailed(None, Failure(ConnectError()))
+        self.fail_connecting()
         self.failureResultOf(connecting, LinkError)
         self.failureResultOf(self.links.connect_to_bootstrap("127.0.0.7", 6084), LinkError)
 

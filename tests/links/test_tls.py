@@ -54,8 +54,8 @@ class LinksTestCase(TestCase):
         self.started: list[TLSLinks] = []
         self.configuration = Configuration(instance_name=OVERLAY, no_ice=True, max_message_size=20000)
 
-    async def tearDown(self) -> None:
-        await gatherResults([links.stop() for links in self.started])
+    def tearDown(self) -> Deferred[list[None]]:
+        return gatherResults([links.stop() for links in self.started])
 
     def host(
         self,
@@ -506,7 +506,7 @@ class ApplicationTests(LinksTestCase):
 
     async def test_bounded(self) -> None:
         b = await self.node(B)
-        offers = []
+        offers: list[Deferred[IApplicationConnection]] = []
         try:
             while len(offers) < 100:
                 offers.append(b.offer_application(A, 5060)[1])
