@@ -69,7 +69,8 @@ class Node:
 
     `storage` is closed by whoever made it, after `stop`.  `now` answers the time in seconds since 1970; `clock`
     and `random` are all the node's time and chance.  The link protocols are bound to `addresses` (none: all) and
-    `port`, and offered to others at `advertise`.  `save_configuration` is given each newer document.  `verifier`
+    `port`, and offered to others at `advertise`.  `save_configuration` is given each newer document; `joined` is called
+    each time that the node has become part of the overlay.  `verifier`
     replaces the one that judges by certificates, for simulations.  With `client` the node does not become a peer.
     After `found_after` seconds alone it founds the overlay anew; None: never.
     """
@@ -95,6 +96,7 @@ class Node:
         client: bool = False,
         found_after: float | None = None,
         verifier: IVerifier | None = None,
+        joined: Callable[[], None] = lambda: None,
     ) -> None:
         self.configuration = configuration
         self.signer = RenewableSigner(signer)
@@ -109,6 +111,7 @@ class Node:
         self._running = False
         self._prodded: set[NodeId] = set()
         self._save_configuration = save_configuration
+        self._tell_joined = joined
         self._support(configuration)
         self.rejected = Rejected()
         self.count = self.rejected.count
@@ -320,6 +323,7 @@ class Node:
         self.log.info("{node_id} is in the overlay", node_id=self.node_id.hex())
         for usage in self.usages.values():
             usage.start().addErrback(self._log_failure)
+        self._tell_joined()
 
     def _connected(self, node_id: NodeId) -> None:
         self.topology.link_opened(node_id)
@@ -339,7 +343,10 @@ class Node:
             if nearer and self.topology.routes_over(node_id) and node_id not in self._prodded:
                 self._prodded.add(node_id)
                 asked = self.messaging.request([NodeDestination(node_id=node_id)], PingReq())
-                asked.addBoth(lambda _, node_id=node_id: self._prodded.discard(node_id))
+                asked.addBoth(self._prodded_at, node_id)
+
+    def _prodded_at(self, result: object, node_id: NodeId) -> None:
+        self._prodded.discard(node_id)
 
     def _routes_over(self, node_id: NodeId) -> bool:
         return self.topology.routes_over(node_id)

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from ..errors import InProgress, RequestTimeout
-from ..ids import NodeId
+from ..ids import NodeId, within
 from ..wire.header import NodeDestination
 from ..wire.methods import RouteQueryReq
 from .membership import EXPECTED, Heard, Membership, via
@@ -82,6 +82,18 @@ class Repair:
             for node in (*lists.predecessors, *lists.successors)
         ):
             self.look()
+        if lists is not None:
+            self._doubt_omitted(node_id, lists)
+
+    def _doubt_omitted(self, sender: NodeId, lists: Heard) -> None:
+        """Ask those of our neighbors whom `sender` should list and does not: it may have seen them die."""
+        for node_id in self._membership.table.neighbors():
+            if node_id == sender or node_id in lists.successors or node_id in lists.predecessors:
+                continue
+            after = lists.successors and within(node_id, sender, lists.successors[-1])
+            before = lists.predecessors and within(node_id, lists.predecessors[-1], sender)
+            if after or before:
+                self.ask(node_id)
 
     def hint(self, nodes: Iterable[NodeId], namer: NodeId) -> None:
         """`namer`, which need not be a member, named peers."""

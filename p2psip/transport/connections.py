@@ -23,8 +23,13 @@ class _Connection:
     link: ILink
     opened: float
     heard: float
-    failing: bool = False
     draining: dict[ILink, IDelayedCall] = field(default_factory=dict)
+    overdue: set[ILink] = field(default_factory=set)
+    """Those of the links whose ACKs are overdue."""
+
+    @property
+    def failing(self) -> bool:
+        return self.link in self.overdue
 
 
 class ConnectionTable:
@@ -110,7 +115,6 @@ class ConnectionTable:
             if self._preferred(connection, link, now):
                 connection.link, older = link, connection.link
                 connection.opened = connection.heard = now
-                connection.failing = False
                 self._retire(connection, older)
             else:
                 self._retire(connection, link)
@@ -142,19 +146,28 @@ class ConnectionTable:
     def failing(self, link: ILink) -> None:
         """ACKs are overdue on `link` (RFC 6940 §6.6.5)."""
         connection = self._connections.get(link.node_id)
-        if connection is None or connection.link is not link or connection.failing:
+        if connection is None or link in connection.overdue:
+            return
+        if link is not connection.link and link not in connection.draining:
+            return
+        connection.overdue.add(link)
+        if link is not connection.link:
             return
         if self._resume(connection):
             self._retire(connection, link)
         else:
-            connection.failing = True
             self._disconnected(link.node_id)
 
     def recovered(self, link: ILink) -> None:
         """ACKs came again."""
         connection = self._connections.get(link.node_id)
-        if connection is not None and connection.link is link and connection.failing:
-            connection.failing = False
+        if connection is None or link not in connection.overdue:
+            return
+        was_failing, failed = connection.failing, connection.link
+        connection.overdue.discard(link)
+        if was_failing:
+            if link is not failed and self._resume(connection):
+                self._retire(connection, failed)
             self._connected(link.node_id)
 
     def closed(self, link: ILink) -> None:
@@ -162,6 +175,8 @@ class ConnectionTable:
         connection = self._connections.get(link.node_id)
         if connection is None:
             return
+        was_failing = connection.failing
+        connection.overdue.discard(link)
         call = connection.draining.pop(link, None)
         if call is not None:
             if call.active():
@@ -169,23 +184,25 @@ class ConnectionTable:
             return
         if connection.link is not link:
             return
-        was_failing = connection.failing
         if self._resume(connection):
             if was_failing:
                 self._connected(link.node_id)
             return
         del self._connections[link.node_id]
+        for draining, call in connection.draining.items():
+            if call.active():
+                call.cancel()
+            draining.close()
         if not was_failing:
             self._disconnected(link.node_id)
 
     def _resume(self, connection: _Connection) -> bool:
         """Take up a link again that was being drained: its other end may prefer it to the one that is lost."""
         for link, call in list(connection.draining.items()):
-            if call.active():
+            if call.active() and link not in connection.overdue:
                 call.cancel()
                 del connection.draining[link]
                 connection.link = link
-                connection.failing = False
                 return True
         return False
 

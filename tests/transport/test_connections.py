@@ -90,6 +90,20 @@ class ConnectionTableTests(SynchronousTestCase):
         self.assertIs(self.table.link_to(LARGER), link)
         self.assertEqual(self.told[-1], ("connected", LARGER))
 
+    def test_both_links_fail(self) -> None:
+        """A node that is dead is not reached over an older link either; one that comes back is, over any."""
+        first, second = self.link(LARGER), self.link(LARGER)
+        self.table.failing(second)
+        self.assertIs(self.table.link_to(LARGER), first)
+        self.table.failing(first)
+        self.assertIsNone(self.table.link_to(LARGER))
+        self.assertEqual([what for what, _ in self.told], ["connected", "disconnected"])
+        self.table.recovered(second)
+        self.assertIs(self.table.link_to(LARGER), second)
+        self.assertEqual([what for what, _ in self.told], ["connected", "disconnected", "connected"])
+        self.table.recovered(first)
+        self.assertIs(self.table.link_to(LARGER), second)
+
     def test_new_link_in_place_of_a_failing_one(self) -> None:
         """A node that comes back is connected again, and its dead link told of no more."""
         dead = self.link(LARGER)
