@@ -74,10 +74,6 @@ class Lane:
         self._waiting.append((set(resources), done))
         return done
 
-    def wait(self) -> Deferred[None]:
-        """Wait until what is queued and on its way now has ended."""
-        return self.wait_for({*self._queue, *self._under_way})
-
     def give_up(self, error: Exception) -> None:
         """Forget what is queued: the peer cannot be reached."""
         self._queue.clear()

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from random import Random
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..config.kinds import Kind
@@ -60,7 +60,8 @@ class Replication:
     """Keeps the copies of one node's resources where they belong.
 
     `stored` is what `StorageAnswers` tells of accepted Stores.  `most_bytes` says how large the values and
-    certificates of one request may be.  `count` is told of everything that failed; it is tried again.
+    certificates of one request may be.  `count` is told of everything that failed; it is tried again.  `now`
+    answers the seconds since 1970; the clock's own unless given.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Replication:
         random: Random,
         most_bytes: Callable[[], int],
         count: Callable[[str], None] = lambda cause: None,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self._storage = storage
         self._topology = topology
@@ -84,6 +86,7 @@ class Replication:
         self._random = random
         self._most_bytes = most_bytes
         self._count = count
+        self._now = clock.seconds if now is None else now
         self._copies: dict[ResourceId, _Copies] = {}
         self._lanes: dict[NodeId | None, Lane] = {}
         """By peer; None is whoever is responsible."""
@@ -143,8 +146,9 @@ class Replication:
     def hand_over(self, joining_peer: NodeId, low: bytes, high: bytes) -> Deferred[None]:
         """Store to `joining_peer` every resource in (low, high], and meanwhile what is stored there.
 
-        Fires when it has all; fails with the error when it cannot be reached.  What it refused stays here and
-        is offered again once it is responsible.  What is stored later goes there too until it is.
+        Also for Leave, with the next responsible peer instead of a joining one.  Fires when it has all; fails
+        with the error when it cannot be reached.  What it refused stays here and is offered again.  What is
+        stored later goes there too until that peer is responsible.
         """
         self._end_hand_over(joining_peer)
         self._handing_over.append((joining_peer, low, high))
@@ -158,13 +162,6 @@ class Replication:
             if not brought.called:
                 self._queue(joining_peer, Job(resource, None, 1))
         return brought
-
-    def leave(self) -> Deferred[None]:
-        """Bring all we hold to those who will be responsible for it.  Never fails."""
-        for resource in self._storage.between(_WHOLE_RING, _WHOLE_RING):
-            self._examine(resource)
-        waiting = [lane.wait() for lane in self._lanes.values()]
-        return DeferredList(waiting, consumeErrors=True).addCallback(lambda _: None)
 
     def stop(self) -> None:
         """Start nothing any more."""
@@ -183,7 +180,7 @@ class Replication:
         if self._sweep is not None:
             self._sweep_again = True
             return
-        self._storage.expire(self._clock.seconds())
+        self._storage.expire(self._now())
         ring = self._storage.between(_WHOLE_RING, _WHOLE_RING)
         self._sweep = self._clock.callLater(0, self._sweep_some, ring)
 
@@ -292,7 +289,7 @@ class Replication:
             job.resource,
             wanted,
             job.replica_number,
-            self._clock.seconds(),
+            self._now(),
             self._most_bytes(),
         )
         for body, certificates in requests:
@@ -308,7 +305,7 @@ class Replication:
             answer = await self._messaging.request(to, body)
             if isinstance(answer.body, FetchAns):
                 fetched[kind_id] = self._verifier.read(answer.body, answer.certificates, resource, kind)
-        changed = take_newer(self._storage, resource, fetched, self._clock.seconds())
+        changed = take_newer(self._storage, resource, fetched, self._now())
         await self._storage.durable()
         self.stored(resource, changed, peer)
 

@@ -107,7 +107,7 @@ class AnswersTestCase(SynchronousTestCase):
         certificates = [one.identity.certificate for one in (signer, *others)]
         request = Request(received, signer.signed_by, signer.node_id, 1, certificates)
         answerer = self.answers.answerers(lambda: self.now)[type(body)]
-        return maybeDeferred(answerer, request)
+        return maybeDeferred(lambda: answerer(request))
 
     def store(
         self,

@@ -242,7 +242,7 @@ class BadFileTests(SynchronousTestCase):
         self.assertIn(text, str(error))
 
     def filled(self) -> str:
-        path = self.mktemp()
+        path = str(self.mktemp())
         storage = SQLiteStorage(path, at_once, NOW)
         for number in range(200):
             put(storage, kept(signed(single(bytes(50)))), resource=at(number))
@@ -250,7 +250,7 @@ class BadFileTests(SynchronousTestCase):
         return path
 
     def test_not_a_database(self) -> None:
-        path = self.mktemp()
+        path = str(self.mktemp())
         Path(path).write_bytes(b"Dear diary," * 1000)
         self.refused(path, "not a database")
 
@@ -258,7 +258,7 @@ class BadFileTests(SynchronousTestCase):
         self.refused(self.mktemp() + "/data.sqlite", "unable to open")
 
     def test_another_program(self) -> None:
-        path = self.mktemp()
+        path = str(self.mktemp())
         with edited(path) as database:
             database.execute("CREATE TABLE diary (entry)")
         self.refused(path, "another program")
