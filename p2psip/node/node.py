@@ -236,6 +236,7 @@ class Node:
             self.random,
             lambda: self.configuration.max_message_size - ENVELOPE,
             self.count,
+            self._now,
         )
         self.storage_answers = StorageAnswers(
             self.storage, self.topology, kinds, verifier, policies, self.replication.stored, self.count
