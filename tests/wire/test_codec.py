@@ -324,6 +324,8 @@ class Refusals(SynchronousTestCase):
             (ConfigUpdateReq, b"\x02" + huge + b"\xff\xff\xff"),
         ):
             self.assertRaises(DecodeError, cls.decode, data, ctx)
+        error = self.assertRaises(DecodeError, StoredData.decode, huge + bytes(60), ctx.of_kind(1))
+        self.assertEqual(str(error), "StoredData at offset 0: a length beyond the surroundings")
 
     def test_errors_are_of_one_family(self) -> None:
         self.assertTrue(issubclass(DecodeError, WireError) and issubclass(EncodeError, WireError))

@@ -87,7 +87,7 @@ class Messages(SynchronousTestCase):
         class Ring(Struct):
             name: opaque8
 
-        bodies = {**BODIES, MessageCode.UPDATE_REQ: Ring}
+        bodies: dict[int, type[Struct]] = {**BODIES, MessageCode.UPDATE_REQ: Ring}
         self.assertEqual(decode_body(0x13, b"\2ab", bodies=bodies), Ring(name=b"ab"))
 
     def test_unknown_kinds(self) -> None:

@@ -147,7 +147,7 @@ def read(meant: Any) -> Any:
         case {"enum": _, "value": number}:
             return number
         case {"_struct": name, **fields}:
-            return READERS[name](fields)
+            return READERS[name]({str(field): value for field, value in fields.items()})
     return meant
 
 
