@@ -28,9 +28,10 @@ def distance(start: bytes, end: bytes) -> int:
 
 def within(target: bytes, low: bytes, high: bytes) -> bool:
     """Whether `target` lies in the span (low, high] of the ring; the whole ring when the ends are equal."""
-    if low == high:
-        return True
-    return 0 < distance(low, target) <= distance(low, high)
+    # Bytes of one length compare as the numbers that they stand for.
+    if low < high:
+        return low < target <= high
+    return low == high or target > low or target <= high
 
 
 def offset(start: bytes, steps: int) -> bytes:

@@ -62,8 +62,7 @@ class FingerSearch:
     def _replace(self) -> None:
         self._soon = None
         lost, self._lost = self._lost, {}
-        missing = self._membership.table.missing_fingers()
-        self._begin(i for i in sorted(lost) if i in missing)
+        self._begin(i for i in sorted(lost) if self._membership.table.missing(i))
 
     def _begin(self, entries: Iterable[int]) -> None:
         if not self._searching and self._membership.speaks:
@@ -100,7 +99,7 @@ class FingerSearch:
         connections, table = membership.host.connections, membership.table
         i = 1
         while i <= table.finger_count() and not membership.stopped:
-            if i in table.missing_fingers():
+            if table.missing(i):
                 try:
                     target = resource(table.finger_interval(i)[0], admitting)
                     await connections.attach(target, send_update=True)

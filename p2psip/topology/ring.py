@@ -50,13 +50,14 @@ class RoutingTable:
     :ivar successors: the nearest first.
     """
 
-    __slots__ = ("_members", "_neighbors", "_sorted", "me", "predecessors", "successors")
+    __slots__ = ("_intervals", "_members", "_neighbors", "_sorted", "me", "predecessors", "successors")
 
     def __init__(self, me: NodeId, members: Iterable[NodeId] = (), neighbors: int = NEIGHBORS) -> None:
         self.me = me
         self._members = {member for member in members if member != me}
         self._sorted = sorted(self._members)
         self._neighbors = neighbors
+        self._intervals: list[tuple[bytes, bytes]] = []
         self.predecessors: tuple[NodeId, ...] = ()
         self.successors: tuple[NodeId, ...] = ()
         self._refresh()
@@ -182,11 +183,12 @@ class RoutingTable:
     # -- Fingers -------------------------------------------------------------------------------------
 
     def finger_interval(self, i: int) -> tuple[bytes, bytes]:
-        """The first and the last identifier of the i'th finger's valid interval, i from 1 (RFC 6940
-        §10.7.4.2).
-        """
-        bits = 8 * len(self.me)
-        return offset(self.me, 1 << (bits - i)), offset(self.me, (1 << (bits - i + 1)) - 1)
+        """The first and the last identifier of the i'th finger's valid interval, i from 1 (§10.7.4.2)."""
+        intervals = self._intervals
+        while len(intervals) < i:
+            left = 8 * len(self.me) - len(intervals) - 1
+            intervals.append((offset(self.me, 1 << left), offset(self.me, (2 << left) - 1)))
+        return intervals[i - 1]
 
     def finger_count(self) -> int:
         """How many entries the Finger Table has.
@@ -205,27 +207,27 @@ class RoutingTable:
         """The i'th entry of the Finger Table: the first peer in its interval, or None where there is no valid
         one.
         """
-        first, last = self.finger_interval(i)
         if not self._sorted:
             return None
+        first, last = self.finger_interval(i)
         place = bisect_left(self._sorted, first)
-        node = self._sorted[place % len(self._sorted)]
-        return node if distance(first, node) <= distance(first, last) else None
+        node = self._sorted[place] if place < len(self._sorted) else self._sorted[0]
+        return node if node == first or within(node, first, last) else None
 
     def fingers(self) -> tuple[NodeId, ...]:
         """The peers of the Finger Table in ascending order, without repetition (RFC 6940 §10.7)."""
         entries = (self.finger(i) for i in range(1, self.finger_count() + 1))
         return tuple(sorted({node for node in entries if node is not None}))
 
-    def missing_fingers(self) -> list[int]:
-        """The invalid entries that a search could fill, in ascending order of i.
+    def missing(self, i: int) -> bool:
+        """Whether the i'th entry is invalid and a search could fill it.
 
-        Intervals that the Neighbor Table covers are left out: it is known that nobody is there.
+        Where the Neighbor Table covers the interval it is known that nobody is there.
         """
         if self.whole_ring():
-            return []
-        return [
-            i
-            for i in range(1, self.finger_count() + 1)
-            if not within(self.finger_interval(i)[1], self.me, self.successors[-1]) and self.finger(i) is None
-        ]
+            return False
+        return i <= self.finger_index(self.successors[-1]) and self.finger(i) is None
+
+    def missing_fingers(self) -> list[int]:
+        """The i of every entry that is `missing`, in ascending order."""
+        return [i for i in range(1, self.finger_count() + 1) if self.missing(i)]

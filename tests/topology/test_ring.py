@@ -1,0 +1,196 @@
+"""The Routing Table against a model that looks at every node, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2psip.ids import NodeId, offset
+from p2psip.topology.ring import RoutingTable
+
+RING = 1 << 128
+
+
+def number(node_id: bytes) -> int:
+    return int.from_bytes(node_id)
+
+
+def clockwise(start: bytes, end: bytes) -> int:
+    return (number(end) - number(start)) % RING
+
+
+def node(value: int) -> NodeId:
+    return NodeId((value % RING).to_bytes(16))
+
+
+# Crowded at both ends of the number range, so that neighbors, wraps and equal values are common.
+near_zero = st.integers(-20, 20).map(node)
+anywhere = st.binary(min_size=16, max_size=16).map(NodeId)
+identifiers = st.one_of(near_zero, anywhere)
+tables = st.lists(identifiers, max_size=12, unique=True)
+
+
+class RingTests(SynchronousTestCase):
+    """What the table answers is what the RFC's sentences say of the set of its members."""
+
+    @given(me=identifiers, members=tables, size=st.integers(3, 6))
+    def test_neighbors(self, me: NodeId, members: list[NodeId], size: int) -> None:
+        """The nearest on either side, never the peer itself. [6940-10.7-2] [6940-10.7.3-4]"""
+        table = RoutingTable(me, members, neighbors=size)
+        others = [member for member in members if member != me]
+        self.assertEqual(
+            list(table.successors), sorted(others, key=lambda one: clockwise(me, one))[:size]
+        )
+        self.assertEqual(
+            list(table.predecessors), sorted(others, key=lambda one: clockwise(one, me))[:size]
+        )
+
+    @given(me=identifiers, members=tables, changes=st.lists(identifiers, max_size=12))
+    def test_changes(self, me: NodeId, members: list[NodeId], changes: list[NodeId]) -> None:
+        """A table that was changed one by one is the same as one made anew."""
+        table, model = RoutingTable(me, members), {member for member in members if member != me}
+        for changed in changes:
+            if changed in model:
+                self.assertTrue(table.remove(changed))
+                self.assertFalse(table.remove(changed))
+                model.discard(changed)
+            else:
+                self.assertEqual(table.add(changed), changed != me)
+                self.assertFalse(table.add(changed))
+                model |= {changed} - {me}
+        fresh = RoutingTable(me, model)
+        self.assertEqual(list(table), list(fresh))
+        self.assertEqual(len(table), len(model))
+        self.assertEqual(
+            (table.predecessors, table.successors), (fresh.predecessors, fresh.successors)
+        )
+
+    @given(me=identifiers, members=tables, target=identifiers)
+    def test_next_hop(self, me: NodeId, members: list[NodeId], target: NodeId) -> None:
+        """[6940-10.3-1] [6940-10.3-2] [6940-10.3-3]"""
+        table = RoutingTable(me, members)
+        others = [member for member in members if member != me]
+        between = [one for one in others if 0 < clockwise(me, one) < (clockwise(me, target) or RING)]
+        if target in others:
+            expected: NodeId | None = target
+        elif between:
+            expected = max(between, key=lambda one: clockwise(me, one))
+        else:
+            expected = min(others, key=lambda one: clockwise(target, one), default=None)
+        self.assertEqual(table.next_hop(target), expected)
+
+    @given(ids=st.lists(anywhere, min_size=2, max_size=40, unique=True), target=anywhere, data=st.data())
+    def test_progress(self, ids: list[NodeId], target: NodeId, data: st.DataObject) -> None:
+        """Whatever peers each one knows besides its neighbors, a message arrives, and never on a detour."""
+        tables = {}
+        for one in ids:
+            known = RoutingTable(one, ids)
+            more = data.draw(st.lists(st.sampled_from(ids), max_size=3))
+            tables[one] = RoutingTable(one, [*known.neighbors(), *more])
+        here, hops = ids[0], 0
+        while not tables[here].responsible(target):
+            hop = tables[here].next_hop(target)
+            assert hop is not None
+            here, hops = hop, hops + 1
+            self.assertLess(hops, len(ids))
+        self.assertEqual(here, min(ids, key=lambda one: clockwise(target, one)))
+
+    @given(me=identifiers, members=tables, target=identifiers)
+    def test_responsible(self, me: NodeId, members: list[NodeId], target: NodeId) -> None:
+        """Responsible is the first node at or after the target. (RFC 6940 §10.1)"""
+        nodes = {me, *members}
+        first = min(nodes, key=lambda one: clockwise(target, one))
+        self.assertEqual(RoutingTable(me, members).responsible(target), first == me)
+
+    @given(me=identifiers, members=tables, target=identifiers)
+    def test_keeps(self, me: NodeId, members: list[NodeId], target: NodeId) -> None:
+        """Three predecessors between the resource and the peer, and it is let go. [6940-10.7.3-7]"""
+        between = [
+            one for one in members if one != me and clockwise(target, one) < clockwise(target, me)
+        ]
+        self.assertEqual(RoutingTable(me, members).keeps(target), len(between) < 3)
+
+    @given(me=identifiers, members=tables, target=identifiers, signer=identifiers)
+    def test_answers_for(
+        self, me: NodeId, members: list[NodeId], target: NodeId, signer: NodeId
+    ) -> None:
+        """[6940-6.3.4-15]"""
+        table = RoutingTable(me, members)
+        nearer = [
+            one for one in table.neighbors() if clockwise(target, one) < clockwise(target, signer)
+        ]
+        self.assertEqual(table.answers_for(target, signer), not nearer)
+
+    @given(me=identifiers, members=tables, candidates=tables)
+    def test_would_change(
+        self, me: NodeId, members: list[NodeId], candidates: list[NodeId]
+    ) -> None:
+        """Those candidates that a table of all would have as neighbors."""
+        table = RoutingTable(me, members)
+        everyone = RoutingTable(me, [*members, *candidates]).neighbors()
+        self.assertEqual(
+            table.would_change(candidates), [one for one in everyone if one not in set(members)]
+        )
+
+    @given(me=identifiers, members=tables, i=st.integers(1, 128))
+    def test_finger(self, me: NodeId, members: list[NodeId], i: int) -> None:
+        """The i'th finger lies in [x + 2^(128-i), x + 2^(128-(i-1)) - 1]. (RFC 6940 §10.7.4.2)"""
+        table = RoutingTable(me, members)
+        first, last = table.finger_interval(i)
+        self.assertEqual(clockwise(me, first), 1 << (128 - i))
+        self.assertEqual(clockwise(me, last), (1 << (129 - i)) - 1)
+        inside = [
+            one for one in members if 1 << (128 - i) <= clockwise(me, one) <= (1 << (129 - i)) - 1
+        ]
+        expected = min(inside, key=lambda one: clockwise(me, one), default=None)
+        self.assertEqual(table.finger(i), expected)
+        for one in inside:
+            self.assertEqual(table.finger_index(one), i)
+
+    @given(me=identifiers, members=tables)
+    def test_finger_table(self, me: NodeId, members: list[NodeId]) -> None:
+        """16 entries at least, containing the last successor. [6940-10.7.4.3-1] [6940-10.7.4.3-2]"""
+        table = RoutingTable(me, members)
+        self.assertGreaterEqual(table.finger_count(), 16)
+        self.assertLessEqual(table.finger_count(), 128)
+        if table.successors:
+            self.assertLessEqual(table.finger_index(table.successors[-1]), table.finger_count())
+        self.assertEqual(list(table.fingers()), sorted(set(table.fingers())))
+        for i in table.missing_fingers():
+            self.assertIsNone(table.finger(i))
+
+    @given(me=identifiers, members=tables)
+    def test_responsible_ppb(self, me: NodeId, members: list[NodeId]) -> None:
+        """The share of the ring that is ours."""
+        table = RoutingTable(me, members)
+        others = [member for member in members if member != me]
+        span = min((clockwise(one, me) for one in others), default=RING)
+        self.assertEqual(table.responsible_ppb(), span * 10**9 // RING)
+
+    def test_replica_set(self) -> None:
+        """The next two successors, never the peer itself. (RFC 6940 §10.4)"""
+        members: Sequence[NodeId] = [node(value) for value in (10, 20, 30)]
+        self.assertEqual(RoutingTable(node(5), members).replica_set(), (node(10), node(20)))
+        self.assertEqual(RoutingTable(node(5), members[:1]).replica_set(), (node(10),))
+        self.assertEqual(RoutingTable(node(5)).replica_set(), ())
+
+    def test_growing(self) -> None:
+        """The Neighbor Table can be larger, but never smaller than three. [6940-10.7-3]"""
+        members = [node(value) for value in range(0, 400, 20)]
+        table = RoutingTable(node(5), members)
+        table.resize(6)
+        self.assertEqual(len(table.successors), 6)
+        table.resize(1)
+        self.assertEqual(table.successors, (node(20), node(40), node(60)))
+
+    def test_known_empty(self) -> None:
+        """No finger is sought where the Neighbor Table shows that nobody is."""
+        me = node(0)
+        table = RoutingTable(me, [node(1 << 120), node(2 << 120), node(3 << 120), *(node(-n) for n in range(1, 4))])
+        self.assertFalse(table.whole_ring())
+        # The last successor lies in the 7th interval; -1 in the first.
+        self.assertEqual(table.missing_fingers(), [2, 3, 4, 5, 6])
+        self.assertEqual(offset(me, 1 << 127), table.finger_interval(1)[0])
