@@ -28,7 +28,7 @@ from p2psip.wire.header import CompressedDestination
 from p2psip.wire.layout import Nested
 
 MODELS = {1: DataModel.DICTIONARY, 0xF0000001: DataModel.SINGLE, 0xF0000002: DataModel.ARRAY}
-MODULES: tuple[ModuleType, ...] = (header, contents, security, frame, methods, storage, chord, sip)
+MODULES: tuple[ModuleType, ...] = (header, contents, security, frame, methods, storage, chord, sip, turn)
 
 
 def structures() -> list[type[Struct]]:

@@ -40,6 +40,7 @@ from p2psip.wire.methods import (
     IpAddressPort,
     IPv4AddrPort,
     IPv6AddrPort,
+    JoinReq,
     PingAns,
     PingReq,
     ProbeAns,
@@ -345,6 +346,7 @@ class Refusals(SynchronousTestCase):
             (OpaqueDestination(opaque_id=bytes(255)), "OpaqueDestination"),  # the length around it is 256
             (NodeDestination(node_id=NodeId(bytes(15))), "NodeDestination"),
             (NodeDestination(node_id=NodeId(bytes(21))), "NodeDestination"),
+            (JoinReq(joining_peer_id=NodeId(bytes(15))), "JoinReq"),
             (Everything(flag=True, text=b"", nodes=(NODE, NodeId(b"short"))), "Everything"),
             (Everything(flag=True, text=b"", numbers=(65536,)), "Everything"),
             (Everything(flag=True, text=b"", numbers=(0,) * 128), "Everything"),

@@ -122,6 +122,7 @@ class Describe(SynchronousTestCase):
         """The RFC's field names; enumerated numbers by name; bytes in hex; choices by their type."""
         shown = self._body(MessageCode.ATTACH_REQ)
         self.assertEqual(shown["role"], b"passive".hex())
+        self.assertNotIn("rel_addr_port", shown["candidates"][0])
         self.assertEqual(shown["candidates"][1], {
             "addr_port": {"type": "ipv6_address", "addr": "2001:db8::1", "port": 40000},
             "overlay_link": "DTLS-UDP-SR", "foundation": "32", "priority": 2130706431, "type": "srflx",
