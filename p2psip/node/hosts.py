@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..config.document import Configuration
+from ..errors import LinkError
 from ..ids import NodeId, ResourceId
 from ..interfaces import (
     Answer,
@@ -85,6 +86,10 @@ class Links:
         self._node = node
 
     def link_opened(self, link: ILink) -> None:
+        if not self._node.configuration.bad_nodes.isdisjoint(link.identity.node_ids):
+            self._node.count("link: bad-node")
+            link.close(LinkError("its Node-ID was revoked"))
+            return
         self._node.bootstrap_cache.remember(link)
         self._node.table.opened(link)
 
