@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from math import ceil
 
 from ..throttle import Throttle, source_key
@@ -24,6 +25,8 @@ from .message import Request
 from .uri import parse_uri
 
 _MOST_TRUSTED = 65536
+_MD5_ONLY = ("baresip v0.", "baresip v1.", "baresip v2.")
+"""How those phones call themselves that fail when one of several challenges has an algorithm unknown to them."""
 
 
 class Challenged(SIPFailure):
@@ -37,7 +40,8 @@ class Authenticator:
 
     Failures are counted per source address and per account.  Attempts on an account count before their outcome is
     known, so that many at once are not free; a source from which an account has proved itself before is not
-    slowed down by what others try on that account.  `counters` count by cause.
+    slowed down by what others try on that account.  `algorithms` are those offered, the preferred first.
+    `counters` count by cause.
     """
 
     def __init__(
@@ -47,12 +51,14 @@ class Authenticator:
         mint: NonceMint,
         by_source: Throttle | None = None,
         by_account: Throttle | None = None,
+        algorithms: Sequence[str] = ALGORITHMS,
     ) -> None:
         self._domain = domain
         self._credentials = credentials
         self._mint = mint
         self._by_source = Throttle(free=20) if by_source is None else by_source
         self._by_account = Throttle(free=10, ceiling=60.0) if by_account is None else by_account
+        self._algorithms = algorithms
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.counters: Counter[str] = Counter()
 
@@ -66,16 +72,16 @@ class Authenticator:
         proof = self._own_credentials(request)
         if proof is None:
             self.counters["challenged"] += 1
-            raise self._challenge(now)
+            raise self._challenge(request, now)
         source = source_key(host)
         self._wait(self._by_source.delay(source, now), "source slowed down")
         verdict = self._mint.judge(proof.nonce, proof.nc, now)
         if verdict is not NonceVerdict.GOOD:
             self.counters[f"nonce {verdict.value}"] += 1
-            raise self._challenge(now, stale=True)
-        if proof.algorithm not in ALGORITHMS or proof.qop != "auth" or proof.nc is None:
+            raise self._challenge(request, now, stale=True)
+        if proof.algorithm not in self._algorithms or proof.qop != "auth" or proof.nc is None:
             self.counters["digest not as asked"] += 1
-            raise self._challenge(now)
+            raise self._challenge(request, now)
         self._check_uri(proof, request)
         await self._check_digest(proof, proof.nc, request, source, now)
         return proof.username
@@ -101,10 +107,10 @@ class Authenticator:
         ):
             self.counters["wrong credentials"] += 1
             self._by_source.failed(source, now)
-            raise self._challenge(now)
+            raise self._challenge(request, now)
         if self._mint.judge(proof.nonce, nc, now) is not NonceVerdict.GOOD:
             self.counters["nonce stale"] += 1  # used meanwhile, while the secrets were fetched
-            raise self._challenge(now, stale=True)
+            raise self._challenge(request, now, stale=True)
         self._mint.use(proof.nonce, nc)
         self._by_account.succeeded(account)
         self._trusted[account, source] = None
@@ -138,7 +144,20 @@ class Authenticator:
             self.counters[cause] += 1
             raise Unavailable("Too Many Attempts", ceil(seconds))
 
-    def _challenge(self, now: float, stale: bool = False) -> Challenged:
+    def _offered(self, request: Request) -> Sequence[str]:
+        """The algorithms of the challenges, the preferred first, but so that the phone can take them.
+
+        RFC 8760 s2.4 wants an unknown algorithm ignored.  Old phones look at the first challenge only (such often
+        do not say who they are), or give up if any is unknown.
+        """
+        phone = request.get("User-Agent")
+        if phone is None:
+            return sorted(self._algorithms, key=lambda algorithm: algorithm != "MD5")
+        if phone.lower().startswith(_MD5_ONLY) and "MD5" in self._algorithms:
+            return ("MD5",)
+        return self._algorithms
+
+    def _challenge(self, request: Request, now: float, stale: bool = False) -> Challenged:
         nonce = self._mint.make(now)
         return Challenged(
             headers=tuple(
@@ -146,6 +165,6 @@ class Authenticator:
                     "WWW-Authenticate",
                     str(DigestChallenge(self._domain.name, nonce, algorithm, ("auth",), None, stale)),
                 )
-                for algorithm in ALGORITHMS
+                for algorithm in self._offered(request)
             )
         )

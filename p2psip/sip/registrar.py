@@ -86,6 +86,21 @@ class Registrar:
         """Forget bindings that have ended; the overlay hears of users who have none left.  Never fails."""
         return Deferred.fromCoroutine(self._expire(now))
 
+    def remove(self, aor: str, now: float) -> Deferred[None]:
+        """Forget all bindings of `aor`, whose account is gone; the overlay hears of it.  Fails as the store does."""
+        return Deferred.fromCoroutine(self._remove(aor, now))
+
+    async def _remove(self, aor: str, now: float) -> None:
+        lock = await self._acquire(aor)
+        try:
+            if self._location.bindings(aor, now):
+                self._location.commit(aor, [])
+                self._save(aor, [])
+                self.counters["removed with the account"] += 1
+                await self._store.unregister(aor)
+        finally:
+            self._release(aor, lock)
+
     def next_expiry(self) -> float | None:
         """When `expire` is due."""
         return self._location.next_expiry()

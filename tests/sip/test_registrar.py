@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from p2psip.sip.authentication import Authenticator
-from p2psip.sip.digest import ALGORITHMS, DigestChallenge, NonceMint
+from p2psip.sip.digest import DigestChallenge, NonceMint
 from p2psip.sip.domain import Domain
 from p2psip.sip.errors import Refused, SIPFailure, Unavailable
 from p2psip.sip.interfaces import (
@@ -100,7 +100,7 @@ class FlowTests(ServerTestCase):
         (challenge,) = incoming.responses
         self.assertEqual((challenge.status, incoming.stateless), (401, True))
         challenges = [DigestChallenge.parse(value) for value in challenge.values("WWW-Authenticate")]
-        self.assertEqual([found.algorithm for found in challenges], list(ALGORITHMS))
+        self.assertEqual([found.algorithm for found in challenges], ["MD5", "SHA-256"])
         self.assertEqual({(found.realm, found.qop, found.stale) for found in challenges}, {(DOMAIN, ("auth",), False)})
         self.assertEqual(self.credentials.asked, [])
         response = self.ask(authorize(request, challenge))
@@ -372,10 +372,28 @@ class AuthenticationTests(ServerTestCase):
         self.assertEqual(self.ask(authorize(self.request(), challenge)).status, 401)
         self.assertEqual(self.credentials.asked, [])
 
-    def test_md5(self) -> None:
+    def offered(self, **headers: str) -> list[str]:
+        response = self.ask(make_request(Contact="<sip:a@h>", **headers))
+        return [DigestChallenge.parse(value).algorithm for value in response.values("WWW-Authenticate")]
+
+    def test_algorithms(self) -> None:
+        """SHA-256 first (RFC 8760 §2.4), but for phones that would not get by it."""
+        self.assertEqual(self.offered(User_Agent="Phone 1.0"), ["SHA-256", "MD5"])
+        self.assertEqual(self.offered(User_Agent="baresip v1.0.0 (x86_64/linux)"), ["MD5"])
+        self.assertEqual(self.offered(), ["MD5", "SHA-256"])
+
+    def test_each_algorithm(self) -> None:
         challenge = self.ask(self.request())
-        challenge.set("WWW-Authenticate", challenge.values("WWW-Authenticate")[1])
-        self.assertEqual(self.ask(authorize(self.request(), challenge)).status, 200)
+        for cseq, value in enumerate(challenge.values("WWW-Authenticate")):
+            challenge.set("WWW-Authenticate", value)
+            self.assertEqual(self.ask(authorize(self.request(cseq), challenge, count=cseq + 1)).status, 200)
+
+    def test_only_what_is_offered(self) -> None:
+        challenge = self.ask(self.request())
+        self.authenticator._algorithms = ("SHA-256",)
+        self.assertEqual(self.offered(), ["SHA-256"])
+        self.assertEqual(self.offered(User_Agent="baresip v1.0.0"), ["SHA-256"])
+        self.assertEqual(self.ask(authorize(self.request(), challenge)).status, 401)
 
     def test_other_schemes_and_realms(self) -> None:
         """They are none of ours (RFC 4475 §3.3.7)."""
