@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..ids import NodeId
 from .identity import (
+    MALFORMED,
     ROLES,
     CertificateError,
     PublicKey,
@@ -93,7 +94,7 @@ def certificates_of_pem(pem: bytes) -> tuple[bytes, ...]:
     """
     try:
         return tuple(c.public_bytes(Encoding.DER) for c in x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
+    except MALFORMED as error:
         raise CertificateError("malformed", f"no certificates in PEM: {error}") from None
 
 
@@ -133,7 +134,7 @@ def read_request(der: bytes) -> CertificateRequest:
         public_key = public_key_of(request)
         proved = request.is_signature_valid
         user_name = _requested_name(request)
-    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         raise CertificateError("request", f"the request is malformed: {error}") from None
     if not proved:
         raise CertificateError("request", "the request is not signed with the key in it")

@@ -50,6 +50,19 @@ _UNDERSTOOD: Final = frozenset(
     }
 )
 
+MALFORMED: Final = (
+    TypeError,
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for certificates and requests that are malformed."""
+
+_PARSED_LATE: Final = ("issuer", "subject", "extensions", "not_valid_before_utc", "not_valid_after_utc")
+"""What the library parses, and may find malformed, when it is first asked for."""
+
 
 class CertificateError(Exception):
     """A certificate that this overlay does not accept.
@@ -89,7 +102,7 @@ class Identity:
         certificate = load_certificate(der)
         try:
             return cls._read(certificate, der, overlay, node_id_length)
-        except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+        except MALFORMED as error:
             raise CertificateError("malformed", f"certificate is malformed: {error}") from None
 
     @classmethod
@@ -129,23 +142,26 @@ class SignedBy(NamedTuple):
 
 
 def load_certificate(der: bytes) -> x509.Certificate:
-    """Parse a DER certificate of bounded size.
+    """Parse a DER certificate of bounded size: its names, validity and extensions are well formed.
 
     :raises CertificateError: it is too large, or not a certificate.
     """
     if len(der) > MAX_CERTIFICATE:
         raise CertificateError("too-large", f"certificate has {len(der)} bytes, more than {MAX_CERTIFICATE}")
     try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, x509.InvalidVersion) as error:
+        certificate = x509.load_der_x509_certificate(der)
+        for part in _PARSED_LATE:
+            getattr(certificate, part)
+    except MALFORMED as error:
         raise CertificateError("malformed", f"not a DER certificate: {error}") from None
+    return certificate
 
 
 def public_key_of(certificate: x509.Certificate | x509.CertificateSigningRequest) -> PublicKey:
     """The public key, if it is one of those understood: EC P-256 or P-384, RSA of 2048 to 4096 bits."""
     try:
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         raise CertificateError("key", f"the public key is not usable: {error}") from None
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1 | SECP384R1):
         return key

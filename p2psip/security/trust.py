@@ -22,6 +22,7 @@ from cryptography.x509.verification import (
 
 from ..ids import NodeId
 from .identity import (
+    MALFORMED,
     CertificateError,
     Identity,
     load_certificate,
@@ -173,7 +174,7 @@ class Trust:
         builder = builder.max_chain_depth(MAX_CHAIN).extension_policies(ca_policy=_CA, ee_policy=_NODE)
         try:
             return builder.build_client_verifier().verify(certificate, between).chain
-        except (VerificationError, ValueError) as error:
+        except (VerificationError, *MALFORMED) as error:
             text = f"the certificate does not chain to a root of the overlay: {error}"
             raise CertificateError("untrusted", text) from None
 
@@ -184,10 +185,10 @@ def _issuers(certificate: x509.Certificate, candidates: Sequence[bytes]) -> list
     for der in candidates[:MAX_INTERMEDIATES]:
         try:
             candidate = load_certificate(der)
-            if candidate.subject and candidate != certificate:
-                found.append(candidate)
-        except (CertificateError, ValueError):
+        except CertificateError:
             continue
+        if candidate.subject and candidate != certificate:
+            found.append(candidate)
     return found
 
 

@@ -191,6 +191,13 @@ class RequestTests(SynchronousTestCase):
         self.refused(b"")
         self.refused(bytes(8193))
 
+    def test_names_of_no_known_kind(self) -> None:
+        """An x400Address in the place of the user name."""
+        der = make_request(generate_key(), "alice@example.org")
+        name = b"\x81\x11alice@example.org"
+        self.assertIn(name, der)
+        self.refused(der.replace(name, b"\xa3" + name[1:]))
+
     def test_anything_else(self) -> None:
         """Mutated requests raise a CertificateError, or are read: nothing else."""
         good = make_request(generate_key(), "alice@example.org")

@@ -6,6 +6,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.ids import NodeId
@@ -196,6 +198,23 @@ class TrustTests(SynchronousTestCase):
         trust = self.trust()
         self.assertRaises(CertificateError, trust.update, [b"bad cert"], [NODE_A])
         trust.identify(self.leaf)
+
+    def test_any_bytes(self) -> None:
+        """Mutated roots, issuers and certificates raise a CertificateError or change nothing."""
+        root = root_above()
+        between = issuer(root)
+        chain = [certificate(between, generate_key()), between.certificate, root.certificate]
+
+        @given(st.integers(0, 2), st.integers(0, 1000), st.binary(max_size=3), st.integers(0, 3))
+        def check(which: int, at: int, put: bytes, skip: int) -> None:
+            mutated = list(chain)
+            mutated[which] = chain[which][:at] + put + chain[which][at + skip :]
+            try:
+                self.trust(mutated[2]).identify(mutated[0], mutated[:2])
+            except CertificateError as error:
+                self.assertTrue(error.cause)
+
+        check()
 
     def test_bounded(self) -> None:
         """The certificate used least recently is forgotten first."""
