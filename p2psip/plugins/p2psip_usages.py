@@ -1,0 +1,11 @@
+"""The Usages of this distribution, for `twisted.plugin` to find."""
+
+from __future__ import annotations
+
+from p2psip.usages.certificate import CertificateUsageFactory
+from p2psip.usages.sip import SIPUsageFactory
+
+certificate = CertificateUsageFactory()
+
+sip = SIPUsageFactory()
+"""SIP-REGISTRATION, and SIP between nodes (RFC 7904)."""
