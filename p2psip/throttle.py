@@ -73,12 +73,12 @@ class Throttle:
 
 def source_key(address: str) -> str:
     """What an IP address is counted under: itself, or for IPv6 the /64 that one customer has to choose from."""
+    if ":" not in address:
+        return address
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if parsed.version == 4:
-        return address
-    if parsed.ipv4_mapped is not None:
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, 64), strict=False))

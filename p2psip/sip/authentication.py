@@ -108,10 +108,9 @@ class Authenticator:
             self.counters["wrong credentials"] += 1
             self._by_source.failed(source, now)
             raise self._challenge(request, now)
-        if self._mint.judge(proof.nonce, nc, now) is not NonceVerdict.GOOD:
+        if not self._mint.use(proof.nonce, nc):
             self.counters["nonce stale"] += 1  # used meanwhile, while the secrets were fetched
             raise self._challenge(request, now, stale=True)
-        self._mint.use(proof.nonce, nc)
         self._by_account.succeeded(account)
         self._trusted[account, source] = None
         if not trusted and len(self._trusted) > _MOST_TRUSTED:

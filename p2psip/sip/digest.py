@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from .errors import SIPParseError
-from .grammar import is_token, quote, split, unquote
+from .grammar import TOKEN_CHARACTERS, quote, unquote
 from .uri import parse_uri
 
 ALGORITHMS = ("SHA-256", "MD5")
@@ -24,6 +24,9 @@ ALGORITHMS = ("SHA-256", "MD5")
 
 _HASHES: tuple[tuple[str, Callable[..., Any]], ...] = (("SHA-256", hashlib.sha256), ("MD5", hashlib.md5))
 _NONCE = re.compile(r"([0-9a-f]{1,12})\.([0-9a-f]{32,40})\.([0-9a-f]{1,16})\.([0-9a-f]{32})\Z").match
+_PARAMETER = re.compile(
+    rf'[ \t]*([{TOKEN_CHARACTERS}]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*+"|[^",\s]+)[ \t]*(?:,|\Z)', re.DOTALL
+).match
 _HEX = re.compile(r"[0-9a-fA-F]+\Z").match
 _MOST_AUTH_PARAMETERS = 32
 
@@ -126,18 +129,19 @@ def parse_digest(text: str) -> dict[str, str]:
     """The parameters of a Digest challenge or of Digest credentials, unquoted, names in lower case."""
     if not is_digest(text):
         raise SIPParseError("another scheme than Digest")
-    parts = split(text[7:], ",")
-    if len(parts) > _MOST_AUTH_PARAMETERS:
-        raise SIPParseError("too many digest parameters")
     found: dict[str, str] = {}
-    for part in parts:
-        name, equals, value = part.partition("=")
-        name, value = name.strip().lower(), value.strip()
-        if not equals or not is_token(name) or name in found or not value:
+    position, end = 7, len(text)
+    while position < end:
+        match = _PARAMETER(text, position)
+        if match is None:
             raise SIPParseError("a malformed digest parameter")
-        if value[0] == '"' and (len(value) < 2 or value[-1] != '"'):
-            raise SIPParseError("a malformed digest parameter")
-        found[name] = unquote(value)
+        name, value = match[1].lower(), match[2]
+        if name in found:
+            raise SIPParseError("a repeated digest parameter")
+        found[name] = unquote(value) if value[0] == '"' else value
+        position = match.end()
+    if not found or len(found) > _MOST_AUTH_PARAMETERS or text.rstrip().endswith(","):
+        raise SIPParseError("malformed digest parameters")
     return found
 
 
@@ -310,13 +314,17 @@ class NonceMint:
             return NonceVerdict.STALE if made <= self._given_up else NonceVerdict.GOOD
         return NonceVerdict.GOOD if nc is not None and int(nc, 16) > last else NonceVerdict.STALE
 
-    def use(self, nonce: str, nc: str) -> None:
-        """Note that credentials with `nonce` and `nc` were right: neither will be good again."""
-        self._counts[nonce] = int(nc, 16)
+    def use(self, nonce: str, nc: str) -> bool:
+        """Note that credentials with `nonce`, judged good, and `nc` were right; False if they were used meanwhile."""
+        count = int(nc, 16)
+        if self._counts.get(nonce, -1) >= count:
+            return False
+        self._counts[nonce] = count
         self._counts.move_to_end(nonce)
         while len(self._counts) > self._size:
             oldest, _ = self._counts.popitem(last=False)
             self._given_up = max(self._given_up, int(oldest.partition(".")[0], 16) / 1000)
+        return True
 
     def _mac(self, text: str) -> str:
         return hmac.digest(self._key, _bytes(text), "sha256")[:16].hex()

@@ -79,7 +79,7 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(DigestChallenge.parse(str(challenge)), challenge)
         old = DigestChallenge.parse('DIGEST nonce="x" , realm="r"')
         self.assertEqual((old.algorithm, old.qop, old.stale), ("MD5", (), False))
-        for text in ("Digest", "Basic realm=r", 'Digest realm="r"', 'Digest nonce="n"'):
+        for text in ("Digest", "Digest ", 'Digest realm="r", nonce="n",', "Basic realm=r", 'Digest realm="r"', 'Digest nonce="n"'):
             self.assertRaises(SIPParseError, DigestChallenge.parse, text)
 
     def test_choice(self) -> None:
@@ -165,7 +165,8 @@ class NonceTests(SynchronousTestCase):
 
     def test_nonce_count(self) -> None:
         nonce = self.mint.make(NOW)
-        self.mint.use(nonce, "0000000a")
+        self.assertTrue(self.mint.use(nonce, "0000000a"))
+        self.assertFalse(self.mint.use(nonce, "0000000a"))
         for nc, verdict in (
             ("0000000a", NonceVerdict.STALE),
             ("00000009", NonceVerdict.STALE),
