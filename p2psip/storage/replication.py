@@ -44,6 +44,9 @@ SWEEP_STEP = 256
 FIRST_RETRY, LAST_RETRY = 2.0, 300.0
 """Seconds before what failed is tried again, doubling from the first to the last."""
 
+AUDIT_INTERVAL, AUDIT_STEPS = 60.0, 60
+"""Every so many seconds one of so many parts of what is held is offered again to those who should hold it."""
+
 _WHOLE_RING = bytes(1)
 
 
@@ -95,6 +98,8 @@ class Replication:
         self._sweep_again = False
         self._retry: IDelayedCall | None = None
         self._retry_after = FIRST_RETRY
+        self._audit: IDelayedCall | None = None
+        self._audited: bytes = _WHOLE_RING
         self._stopped = False
 
     @property
@@ -128,6 +133,8 @@ class Replication:
         """Neighbors or our span have changed: look at every resource again, soon."""
         self._retry_after = FIRST_RETRY
         self._start_sweep()
+        if self._audit is None:
+            self._audit_later()
 
     def peer_lost(self, peer: NodeId) -> None:
         """The link to `peer` is gone: it may come back without what it held, or not at all."""
@@ -166,7 +173,7 @@ class Replication:
     def stop(self) -> None:
         """Start nothing any more."""
         self._stopped = True
-        for call in (self._sweep, self._retry):
+        for call in (self._sweep, self._retry, self._audit):
             if call is not None and call.active():
                 call.cancel()
         for lane in list(self._lanes.values()):
@@ -222,6 +229,26 @@ class Replication:
     def _is_all(self, resource: ResourceId, wanted: Wanted) -> bool:
         kinds = self._storage.kinds(resource)
         return all(len(self._storage.held(resource, kind)) == len(wanted.get(kind, ())) for kind in kinds)
+
+    def _audit_later(self) -> None:
+        if not self._stopped:
+            delay = AUDIT_INTERVAL * self._random.uniform(0.5, 1.5)
+            self._audit = self._clock.callLater(delay, self._audit_some)
+
+    def _audit_some(self) -> None:
+        """Believe of the next part no more that others have it.
+
+        A peer may have lost its copy without our knowing, or forgotten it because it saw the ring otherwise.
+        To store the same again costs it no signature.
+        """
+        self._audit_later()
+        if not self._topology.joined:
+            return
+        size = self._storage.resources // AUDIT_STEPS + 1
+        for resource in islice(self._storage.between(self._audited, self._audited), size):
+            self._copies.setdefault(resource, _Copies()).peers.clear()
+            self._examine(resource)
+            self._audited = resource
 
     def _try_again(self) -> None:
         """Look at every resource again after a while."""

@@ -314,7 +314,7 @@ class ReplicationTestCase(SynchronousTestCase):
 
     def put(self, peer: Peer, resource: ResourceId, time: int = 1, value: bytes = b"v") -> None:
         """`peer` has accepted an original Store."""
-        held = kept(signed(single(value), time, resource=resource), now=self.ring.now)
+        held = kept(signed(single(value), time, resource=resource, lifetime=10_000), now=self.ring.now)
         generation = peer.storage.generation(resource, SINGLE) + 1
         peer.storage.apply(resource, [Change(SINGLE, generation, {None: held})])
         peer.replication.stored(resource, {SINGLE: [None]}, None)
@@ -525,6 +525,21 @@ class RingChangeTests(ReplicationTestCase):
             other.replication.peer_lost(peer.node_id)
         self.ring.wait(10)
         self.assertEqual(everywhere(peer.storage), had)
+        self.assert_placed(resources)
+
+    def test_audit(self) -> None:
+        """A copy that was lost without a sign is back within two hours."""
+        resources = self.fill(100)
+        for peer in self.ring.peers.values():
+            for resource in everywhere(peer.storage)[::3]:
+                if not peer.topology.responsible(resource):
+                    peer.storage.remove(resource)
+        self.ring.settle()
+        with self.assertRaises(self.failureException):
+            self.assert_placed(resources)
+        for _ in range(120):
+            self.ring.clock.advance(60)
+            self.ring.run()
         self.assert_placed(resources)
 
     def test_restart_with_old_values(self) -> None:
