@@ -161,6 +161,8 @@ class Router:
         self._id_size = size = configuration.node_id_length
         self._wildcard = wildcard_node_id(size)
         self._node_front = bytes((_NODE, size))
+        # A list of one Node-ID or one Resource-ID, by type and bytes: the common cases, which need no walk.
+        self._single = ((_NODE, size + 2), (_RESOURCE, size + 3))
         # Each hop adds one entry to a Via List, and an answer's Destination List is that and one more; a list
         # with more than that cannot have come about in this overlay.
         self._most_list_bytes = (configuration.initial_ttl + 2) * (size + 3)
@@ -234,10 +236,14 @@ class Router:
             return self._refuse(TTLExceeded("TTL above initial-ttl"), front)
         if lists > FIXED_SIZE and not self._via_is_sound(data, FIXED_SIZE, lists):
             return Dropped("malformed Via List")
-        if options - lists > self._id_size + 3:  # more than one Resource-ID or Node-ID
+        if lists == options:
+            return Dropped("empty Destination List")
+        if (data[lists], options - lists) not in self._single:
             entries = self._entries(data, lists, options)
             if None in entries:
                 return Dropped("malformed Destination List")
+            if any(entry and entry[0] == _RESOURCE for entry in entries[:-1]):
+                return Dropped("Resource-ID before the end")
             if front.request and len(set(entries)) < len(entries):
                 return self._refuse(InvalidMessage("duplicate destination"), front)
         return None
@@ -316,7 +322,7 @@ class Router:
             if self.routes.is_responsible(resource):
                 return pos, None
             return pos, self._hop_to_resource(resource)
-        return pos, Dropped("malformed Destination List" if pos < end else "empty Destination List")
+        return pos, Dropped("malformed Destination List")
 
     def _hop_to_node(self, node_id: NodeId) -> NodeId | Dropped:
         # RFC 6940 s6.1.2: "If the first entry on the Destination List is in the peer's Connection Table, the
@@ -347,18 +353,29 @@ class Router:
         """Each entry of a list, as bytes; None for the first that is not sound."""
         entries: list[bytes | None] = []
         while pos < end:
-            kind = data[pos]
-            if kind >= 0x80:
-                after = pos + 2
-            elif pos + 1 < end:
-                after = pos + 2 + data[pos + 1]
-            else:
-                after = end + 1
-            if not kind or after > end or (kind == _NODE and after - pos != self._id_size + 2):
+            after = self._entry_end(data, pos, end)
+            if not after:
                 return [*entries, None]
             entries.append(data[pos:after])
             pos = after
         return entries
+
+    def _entry_end(self, data: bytes, pos: int, end: int) -> int:
+        """Where the entry at `pos` of a list ends; 0 if it is not sound."""
+        kind = data[pos]
+        if kind >= 0x80:
+            after = pos + 2
+        elif not kind or pos + 1 == end:
+            return 0
+        else:
+            size = data[pos + 1]
+            after = pos + 2 + size
+            if after > end or (kind == _NODE and size != self._id_size):
+                return 0
+            # Resource-IDs and opaque IDs have a length of their own within.
+            if kind in (_RESOURCE, _OPAQUE) and (not size or data[pos + 2] != size - 1):
+                return 0
+        return after if after <= end else 0
 
     def _judge_options(self, front: _Front, critical: int) -> Refused | Dropped | None:
         """What is wrong with the forwarding options for one whom the flag `critical` concerns."""

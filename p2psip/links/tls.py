@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -115,7 +115,7 @@ class TLSLinks:
         self._ports: list[IListeningPort] = []
         self._candidates: Sequence[IceCandidate] = ()
         self._own: frozenset[tuple[str, int]] = frozenset()
-        self._loopback = False
+        self._loopback = _any_loopback([*self._bind, *self._advertise])
         self._connections: dict[SecuredConnection, str] = {}
         self._dialing: dict[SecuredConnection, None] = {}
         self._handshakes: Counter[str] = Counter()
@@ -148,7 +148,7 @@ class TLSLinks:
         self.addresses = tuple(address_text(*each) for each in bound)
         known = {(each.addr_port.host, getattr(each.addr_port, "port", 0)) for each in self._candidates}
         self._own = frozenset({*known, *bound})
-        self._loopback = any(numeric(address).is_loopback for address, _ in self._own)
+        self._loopback = _any_loopback(address for address, _ in self._own)
 
     def _make_link(self, address: str) -> SecuredConnection:
         return TLSLink(self, address, False, None)
@@ -334,6 +334,10 @@ def _key_log() -> KeyLog | None:
             log.write(line)
 
     return append
+
+
+def _any_loopback(addresses: Iterable[str]) -> bool:
+    return any(numeric(address).is_loopback for address in addresses)
 
 
 def _where(port: IListeningPort) -> tuple[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.config.document import Configuration
@@ -144,6 +146,8 @@ class ResponsibleTests(RouterTestCase):
         """[6940-6.1.1-2]"""
         self.topology.ours = {b"R".ljust(16, b".")}
         verdict = self.receive(self.message([resource(b"R"), *nodes("B")]))
+        self.assertDropped(verdict, "Resource-ID before the end")
+        verdict = self.receive(self.message([*nodes("C"), resource(b"R"), *nodes("B")]))
         self.assertDropped(verdict, "Resource-ID before the end")
 
     def test_wildcard_is_consumed(self) -> None:
@@ -352,6 +356,14 @@ class RefusalTests(RouterTestCase):
                 if cause:
                     self.assertEqual(verdict.cause, cause)
 
+    def test_list_that_ends_with_the_message(self) -> None:
+        """As it can in a fragment that has nothing behind its header."""
+        for bad in (b"\x02", b"\x02\x05", b"\x03\x01", b"\x01\x10", b"\x80"):
+            fragment = self.message(nodes("B"), fragment=0xC0000100)
+            data = fragment[:34] + (18 + len(bad)).to_bytes(2) + fragment[36:56] + bad
+            data = data[:16] + len(data).to_bytes(4) + data[20:]
+            self.assertDropped(self.receive(data), "malformed Destination List")
+
     def test_truncated(self) -> None:
         """No prefix of a message is anything but dropped."""
         data = self.message(nodes("MB"), via=nodes("CD"))
@@ -465,3 +477,27 @@ class RoundTripTests(SynchronousTestCase):
         answer, requester = travel(destinations, E, MessageCode.PING_ANS)
         self.assertEqual(requester, A)
         self.assertEqual(answer.header.via_list, ())
+
+
+class MutationTests(RouterTestCase):
+    """Whatever comes in: a verdict, never an exception; and what is passed on is sound."""
+
+    @given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6), st.integers(0, 40))
+    def test_any_header(self, changes: list[tuple[int, int]], cut: int) -> None:
+        option = UnknownForwardingOption(type=9, flags=0, option=b"x")
+        opaque = CompressedDestination(identifier=0x8001)
+        original = self.message([*nodes("MB"), opaque, resource(b"R")], via=nodes("CD"), options=(option,))
+        mutated = bytearray(original)
+        for place, value in changes:
+            mutated[place % 140] = value
+        data = bytes(mutated[: len(mutated) - cut])
+        data = data[:16] + len(data).to_bytes(4) + data[20:]
+        verdict = self.receive(data)
+        if isinstance(verdict, Forward):
+            header, _ = decode_header(verdict.data, self.configuration.context)
+            self.assertEqual(header.ttl, data[11] - 1)
+            self.assertIn(verdict.next_hop, (A, B, C))
+        elif isinstance(verdict, Dropped):
+            self.assertTrue(verdict.cause)
+        else:
+            self.assertEqual(verdict.header, decode_header(data, self.configuration.context)[0])

@@ -113,6 +113,11 @@ class DialTests(SynchronousTestCase):
         why = self.failureResultOf(self.links.connect_to_bootstrap("example.org", 6084), LinkError)
         self.assertIn("not an IP address", str(why.value))
 
+    def test_candidates_on_loopback(self) -> None:
+        """A node bound to loopback follows them, though it does not listen itself."""
+        self.links.connect(host_candidates([("127.0.0.7", 6084)], LINK_TYPE), B)
+        self.assertEqual(self.reactor.tcpClients[-1][:2], ("127.0.0.7", 6084))
+
     def test_stop_while_connecting(self) -> None:
         connecting = self.links.connect_to_bootstrap("127.0.0.7", 6084)
         self.successResultOf(self.links.stop())
