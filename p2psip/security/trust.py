@@ -134,8 +134,9 @@ class Trust:
 
     def _verify(self, der: bytes, intermediates: Sequence[bytes]) -> _Verified:
         identity = Identity.from_certificate(der, self.overlay, self.node_id_length)
-        if not self._bad_nodes.isdisjoint(identity.node_ids):
-            raise CertificateError("bad-node", f"Node-ID {identity.node_ids[0].hex()} was revoked")
+        for node_id in identity.node_ids:
+            if node_id in self._bad_nodes:
+                raise CertificateError("bad-node", f"Node-ID {node_id.hex()} was revoked")
         now = self._now()
         if now > identity.not_after:
             raise CertificateError("expired", "the certificate has expired")
