@@ -91,6 +91,16 @@ def _refusal(error: Exception, end: int) -> DecodeError:
     return DecodeError(structure, min(offset, end), TRUNCATED)
 
 
+UNFIT = (struct.error, TypeError, AttributeError, LookupError, OverflowError)
+"""What generated code raises for a value that does not fit its field."""
+
+
+def unfit(error: Exception, name: str) -> EncodeError:
+    """What to raise for one of `UNFIT`; `name` is the structure if the traceback does not tell."""
+    structure, _ = locate(error)
+    return EncodeError(structure if structure != "?" else name, str(error))
+
+
 class _StructType(type):
     """Turns the annotations of a class body into slots."""
 
@@ -153,9 +163,8 @@ class Struct(metaclass=_StructType):
         """
         try:
             return self._write()
-        except (struct.error, TypeError, AttributeError, LookupError, OverflowError) as e:
-            structure, _ = locate(e)
-            raise EncodeError(structure if structure != "?" else type(self).__name__, str(e)) from e
+        except UNFIT as e:
+            raise unfit(e, type(self).__name__) from e
 
     @classmethod
     def decode(cls, data: bytes, ctx: WireContext = DEFAULT_CONTEXT) -> Self:

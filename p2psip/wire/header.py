@@ -164,7 +164,11 @@ def check_header(header: ForwardingHeader, data: bytes) -> None:
 
 def with_header(header: ForwardingHeader, body: bytes) -> bytes:
     """A message of this header, its length corrected, and what follows it."""
-    head = header.encode()
+    return join(header.encode(), body)
+
+
+def join(head: bytes, body: bytes) -> bytes:
+    """A message of an encoded header, its length corrected, and what follows it."""
     try:
         return head[:16] + (len(head) + len(body)).to_bytes(4) + head[20:] + body
     except OverflowError as e:

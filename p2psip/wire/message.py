@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from . import chord, methods, storage
-from .codec import DEFAULT_CONTEXT, Struct, WireContext
+from .codec import DEFAULT_CONTEXT, UNFIT, Struct, WireContext, unfit
 from .codes import RELO_TOKEN, UNFRAGMENTED, MessageCode
 from .contents import ErrorResponse, MessageContents
 from .errors import DecodeError, UnknownKindError
-from .header import ForwardingHeader, check_header, with_header
+from .header import ForwardingHeader, check_header, join
 from .security import SecurityBlock
 
 BODIES: Mapping[int, type[Struct]] = MappingProxyType({
@@ -115,11 +115,15 @@ def encode_message(
     :param contents: its bytes when they were needed already, to sign them; likewise `security`.
     :raises EncodeError: a value does not fit its field.
     """
-    if not isinstance(contents, bytes):
-        contents = contents.encode()
-    if not isinstance(security, bytes):
-        security = security.encode()
-    return with_header(header, contents + security)
+    try:
+        if not isinstance(contents, bytes):
+            contents = contents._write()
+        if not isinstance(security, bytes):
+            security = security._write()
+        head = header._write()
+    except UNFIT as e:
+        raise unfit(e, "Message") from e
+    return join(head, contents + security)
 
 
 _TOKEN = RELO_TOKEN.to_bytes(4)
