@@ -94,7 +94,7 @@ class GenerationCounterTooLow(RELOADError):
 
 
 class IncompatibleWithOverlay(RELOADError):
-    """The message cannot be served in this Overlay Instance; also: the answer would exceed max_response_length."""
+    """This Overlay Instance cannot serve the message; also: the answer would exceed max_response_length."""
 
     code = ErrorCode.INCOMPATIBLE_WITH_OVERLAY
 
@@ -227,7 +227,7 @@ _CLASSES = _by_code()
 
 
 def error_of(code: int, error_info: bytes = b"") -> RELOADError:
-    """The exception that an error answer with `code` stands for; UnassignedError for a code not known here."""
+    """The exception that an error answer with `code` stands for; UnassignedError for an unknown code."""
     cls = _CLASSES.get(code)
     return cls(error_info) if cls is not None else UnassignedError(code, error_info)
 

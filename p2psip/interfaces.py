@@ -361,7 +361,7 @@ class ITopologyFactory(IPlugin):
         """Make the plug-in of one node.  Raises ValueError for a configuration that it cannot support."""
 
     def build_client(host: ITopologyHost) -> ITopologyPlugin:
-        """Make the same for a client (RFC 6940 §4.2): it is responsible for nothing and nobody routes over it."""
+        """Make the same for a client (RFC 6940 §4.2): it is responsible for nothing, and no hop of others."""
 
 
 # -- Storage ----------------------------------------------------------------------------------------------

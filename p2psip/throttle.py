@@ -9,7 +9,7 @@ from collections import OrderedDict
 class Throttle:
     """Counts failures by key (an address, an account) and says how long the next attempt has to wait.
 
-    The first `free` failures cost nothing; each further one doubles the wait, from `base` seconds up to `ceiling`.
+    The first `free` failures cost nothing; each further one doubles the wait, from `base` seconds to `ceiling`.
     A key without failures for `forget` seconds is forgotten.  At most `size` keys are kept; those that failed
     longest ago give way.  `now` is in seconds and never goes back.
     """
@@ -72,7 +72,7 @@ class Throttle:
 
 
 def source_key(address: str) -> str:
-    """What an IP address is counted under: itself, or for IPv6 the /64 that one customer has to choose from."""
+    """What an IP address is counted under: itself, or for IPv6 the /64 that one customer can choose from."""
     if ":" not in address:
         return address
     try:

@@ -1,0 +1,167 @@
+"""The authority at work in a node that holds it: its enrollment server, and what the operator asks of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from .config.document import Configuration
+from .enrollment.archive import import_authority
+from .enrollment.authority import AuthorityError, OverlayAuthority
+from .enrollment.publication import next_document
+from .enrollment.server import EnrollmentServer
+from .joining import ENROLL
+from .startup import StartError
+
+if TYPE_CHECKING:
+    from .service import NodeService
+
+DAY: Final = 86400.0
+YEAR: Final = 365 * DAY
+
+
+class AuthorityService:
+    """An authority, the server that it enrolls by, and the documents that it publishes."""
+
+    log = Logger()
+
+    def __init__(self, service: NodeService, authority: OverlayAuthority) -> None:
+        self.authority = authority
+        self._service = service
+        self._ports: list[IListeningPort] = []
+        self._said = False
+        self._prolonging = LoopingCall(self._prolong)
+        self._prolonging.clock = service.reactor
+        self.server: EnrollmentServer | None = None
+
+    @classmethod
+    def opened(cls, service: NodeService) -> AuthorityService:
+        """The authority that lies in the state directory.
+
+        :raises StartError: it is damaged.
+        """
+        try:
+            return cls(service, OverlayAuthority(service.state.authority, service.overlay, time.time))
+        except AuthorityError as e:
+            raise StartError(str(e)) from e
+
+    @classmethod
+    def created(cls, service: NodeService) -> AuthorityService:
+        """The authority of a new overlay; the one that lies there, if founding was interrupted."""
+        if service.state.has_authority:
+            return cls.opened(service)
+        key_type = service.options["key-type"]
+        return cls(
+            service,
+            OverlayAuthority.create(service.state.authority, service.overlay, time.time, key_type),
+        )
+
+    @classmethod
+    def imported(cls, service: NodeService, archive: bytes, passphrase: str) -> AuthorityService:
+        """The authority out of an export; raises AuthorityError.  Blocks for the passphrase."""
+        directory = service.state.authority
+        return cls(service, import_authority(archive, passphrase, directory, service.overlay, time.time))
+
+    # -- the server ------------------------------------------------------------------------------------------
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """The base URLs of this node's configuration and enrollment server."""
+        port = self._service.options["enrollment-port"]
+        return [f"https://{_bracketed(address)}:{port}" for address in self._service.advertised]
+
+    @property
+    def url(self) -> str:
+        """Its enrollment-server element."""
+        return self.urls[0] + ENROLL
+
+    async def start(self) -> None:
+        """Serve from now on.
+
+        :raises StartError: an address and port cannot be had.
+        """
+        service = self._service
+        assert service.node is not None
+        self.server = EnrollmentServer(
+            self.authority,
+            service.node.trust,
+            lambda: self.configuration,
+            service.reactor,
+            service.in_thread,
+        )
+        factory = self.server.factory(*self.authority.server_credentials(service.advertised))
+        port = service.options["enrollment-port"]
+        for address in service.interfaces:
+            try:
+                self._ports.append(service.reactor.listenTCP(port, factory, interface=address))
+            except CannotListenError as e:
+                raise StartError(f"cannot listen on {address} port {port} (--enrollment-port): {e}") from e
+        self._prolonging.start(DAY, now=True).addErrback(
+            lambda failure: self.log.failure("the document is not prolonged any more", failure)
+        )
+
+    async def stop(self) -> None:
+        """Serve no more."""
+        if self._prolonging.running:
+            self._prolonging.stop()
+        for port in self._ports:
+            stopping: Any = port.stopListening()
+            if stopping is not None:
+                await stopping
+        self._ports = []
+        self.authority.close()
+
+    @property
+    def listeners(self) -> list[str]:
+        """Where it listens, for people."""
+        return [f"enrollment {url}" for url in self.urls] if self._ports else []
+
+    def say_what_next(self) -> None:
+        """Tell the operator of a new overlay the next commands, once."""
+        if self._said:
+            return
+        self._said = True
+        state = self._service.state.path
+        self.log.info("users:  p2psip user add alice --state {state}", state=str(state))
+        self.log.info("nodes:  p2psip invite NAME --state {state}", state=str(state))
+
+    # -- documents -------------------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in use."""
+        assert self._service.node is not None
+        return self._service.node.configuration
+
+    def publish(self, **changes: Any) -> int:
+        """Sign the next configuration document, with `changes` to what is in use, and send it to every node.
+
+        Answers its sequence number.
+
+        :raises p2psip.config.document.ConfigurationError: it could not be used.
+        """
+        assert self._service.node is not None
+        self._service.node.updates.offer(next_document(self.authority, self.configuration, **changes))
+        return self.configuration.sequence
+
+    def announce(self) -> None:
+        """See that the document names this node's enrollment server."""
+        servers = self.configuration.enrollment_servers
+        if self.url not in servers:
+            self.publish(enrollment_servers=(*servers, self.url))
+
+    def _prolong(self) -> None:
+        """Publish the document anew when less than a third of its life is left."""
+        expiration = self.configuration.expiration
+        if expiration is not None and expiration - time.time() < YEAR / 3:
+            self.publish(expiration=float(int(time.time() + YEAR)))
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

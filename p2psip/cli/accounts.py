@@ -1,0 +1,212 @@
+"""``p2psip user``, ``p2psip device``, ``p2psip invite``."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from typing import Any, TextIO
+
+import click
+
+from .connection import NodeConnection, with_node
+from .output import date, print_json, print_table
+
+
+def _line_of_stdin(what: str) -> str:
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise click.ClickException(f"there is no {what} on standard input")
+    return line
+
+
+def print_settings(settings: dict[str, Any], password: str | None) -> None:
+    """Print what a person types into a phone."""
+    click.echo(f"Settings for {settings['aor']}'s phone ({settings['device']}):")
+    click.echo(f"  SIP server / proxy : {', '.join(settings['servers'])}")
+    click.echo(f"  Domain             : {settings['domain']}")
+    click.echo(f"  User name          : {settings['user']}")
+    click.echo(f"  Authentication name: {settings['user']}")
+    if password is not None:
+        click.echo(f"  Password           : {password}")
+        click.echo("The password is not shown again; `p2psip device add` makes another.")
+
+
+@click.group()
+def user() -> None:
+    """Users of the overlay (on the node that holds the authority)."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--device", "device_name", default="phone", show_default=True, help="Name of the first device.")
+@click.option("--device-password-stdin", is_flag=True, help="Read the device's password from standard input.")
+@click.option(
+    "--password-stdin", is_flag=True, help="Read a password for the account itself, on a line before."
+)
+@click.option(
+    "--nodes", default=0, show_default=True, help="How many Node-IDs the user may enroll nodes with."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def user_add(
+    node: NodeConnection,
+    name: str,
+    device_name: str,
+    device_password_stdin: bool,
+    password_stdin: bool,
+    nodes: int,
+    as_json: bool,
+) -> None:
+    """Make the account NAME and its first device, and print the settings for a phone."""
+    password = _line_of_stdin("password") if password_stdin else None
+    device_password = _line_of_stdin("device password") if device_password_stdin else None
+    body = {
+        "name": name,
+        "device": device_name,
+        "password": password,
+        "device_password": device_password,
+        "nodes": nodes,
+    }
+    settings = node.ask("POST", "/users", body)
+    if as_json:
+        print_json(settings)
+    else:
+        print_settings(settings, None if device_password_stdin else settings["password"])
+
+
+@user.command("passwd")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@with_node
+def user_passwd(node: NodeConnection, name: str, password_stdin: bool) -> None:
+    """Set the account's own password, with which it may enroll nodes."""
+    if password_stdin:
+        password = _line_of_stdin("password")
+    else:
+        password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
+    node.ask("POST", f"/users/{name}/password", {"password": password})
+
+
+@user.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def user_list(node: NodeConnection, as_json: bool) -> None:
+    """List the users and their devices."""
+    users = list(node.pages("/users", "users"))
+    if as_json:
+        print_json(users)
+    else:
+        print_table(
+            ("USER", "DEVICES", "CREATED"),
+            [(u["name"], ", ".join(u["devices"]), date(u["created"])) for u in users],
+        )
+
+
+@user.command("remove")
+@click.argument("name")
+@with_node
+def user_remove(node: NodeConnection, name: str) -> None:
+    """Remove the account NAME with its devices; registrars forget it within minutes."""
+    node.ask("DELETE", f"/users/{name}")
+
+
+@user.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@with_node
+def user_import(node: NodeConnection, file: TextIO) -> None:
+    """Make accounts from FILE (- for standard input): CSV lines NAME[,DEVICE PASSWORD].
+
+    For a line without a password a random one is made; NAME,PASSWORD of every account made is printed.
+    """
+    rows = [row for row in csv.reader(file) if row and row[0] and not row[0].startswith("#")]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    failed = 0
+    for start in range(0, len(rows), 100):
+        part = [
+            {"name": row[0].strip(), "password": row[1].strip() if len(row) > 1 and row[1].strip() else None}
+            for row in rows[start : start + 100]
+        ]
+        for result in node.ask("POST", "/users/import", part)["results"]:
+            if "error" in result:
+                failed += 1
+                click.echo(f"{result['name']}: {result['error']}", err=True)
+            else:
+                writer.writerow([result["name"], result["password"]])
+    if failed:
+        raise click.ClickException(f"{failed} of {len(rows)} accounts were not made")
+
+
+@click.group()
+def device() -> None:
+    """A user's phones, each with a password of its own."""
+
+
+@device.command("add")
+@click.argument("user_name", metavar="USER")
+@click.option("--name", default=None, help="Name of the device [default: phone, phone2, ...].")
+@click.option("--password-stdin", is_flag=True, help="Read the device's password from standard input.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def device_add(
+    node: NodeConnection, user_name: str, name: str | None, password_stdin: bool, as_json: bool
+) -> None:
+    """Add a phone to USER and print its settings; its password is shown once."""
+    password = _line_of_stdin("password") if password_stdin else None
+    settings = node.ask("POST", f"/users/{user_name}/devices", {"name": name, "password": password})
+    if as_json:
+        print_json(settings)
+    else:
+        print_settings(settings, None if password_stdin else settings["password"])
+
+
+@device.command("list")
+@click.argument("user_name", metavar="USER")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def device_list(node: NodeConnection, user_name: str, as_json: bool) -> None:
+    """List USER's phones."""
+    devices = node.ask("GET", f"/users/{user_name}/devices")["devices"]
+    if as_json:
+        print_json(devices)
+    else:
+        print_table(("DEVICE", "CREATED"), [(d["name"], date(d["created"])) for d in devices])
+
+
+@device.command("revoke")
+@click.argument("user_name", metavar="USER")
+@click.argument("name")
+@with_node
+def device_revoke(node: NodeConnection, user_name: str, name: str) -> None:
+    """Take the phone NAME away from USER; registrars refuse it within minutes."""
+    node.ask("DELETE", f"/users/{user_name}/devices/{name}")
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    match = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
+    if not match or not int(match[1]):
+        raise click.BadParameter("write a time such as 30m, 1h or 7d")
+    return int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["peer", "registrar"]),
+    default="registrar",
+    show_default=True,
+    help="What the node may do: a registrar serves phones, a peer only carries the overlay.",
+)
+@click.option(
+    "--expires", default="1h", show_default=True, callback=_seconds, help="How long the token is good."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def invite(node: NodeConnection, name: str, role: str, expires: int, as_json: bool) -> None:
+    """Make a join token for a new node called NAME."""
+    answer = node.ask("POST", "/invitations", {"name": name, "role": role, "expires": expires})
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(answer["token"])

@@ -1,0 +1,88 @@
+"""``p2psip authority``: who may join, and moving that power to another node."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from .connection import NodeConnection, with_node
+from .output import date, print_json, print_table
+
+
+@click.group()
+def authority() -> None:
+    """The overlay's certification authority, accounts and configuration."""
+
+
+def _passphrase(file: Path | None, confirm: bool) -> str:
+    if file is not None:
+        lines = file.read_text("utf-8").splitlines()
+        if not lines or not lines[0]:
+            raise click.ClickException(f"{file} holds no passphrase")
+        return lines[0]
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm))
+
+
+_passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path, exists=True),
+    help="Read the passphrase from the first line of this file [default: ask].",
+)
+
+
+@authority.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_passphrase_option
+@with_node
+def authority_export(node: NodeConnection, file: Path, passphrase_file: Path | None) -> None:
+    """Write the authority to FILE, encrypted with a passphrase."""
+    if file.exists():
+        raise click.ClickException(f"{file} exists already")
+    answer = node.ask("POST", "/authority/export", {"passphrase": _passphrase(passphrase_file, True)})
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(handle, "wb") as opened:
+        opened.write(base64.b64decode(answer["archive"]))
+    click.echo(f"{file} holds the authority of {answer['overlay']}: keep it and the passphrase apart")
+
+
+@authority.command("import")
+@click.argument("file", type=click.File("rb"))
+@_passphrase_option
+@with_node
+def authority_import(node: NodeConnection, file: BinaryIO, passphrase_file: Path | None) -> None:
+    """Give the running node the authority that FILE holds: it enrolls nodes and users from now on."""
+    body = {
+        "archive": base64.b64encode(file.read()).decode(),
+        "passphrase": _passphrase(passphrase_file, False),
+    }
+    answer = node.ask("POST", "/authority/import", body)
+    click.echo(f"this node holds the authority of {answer['overlay']} now; it enrolls at {answer['url']}")
+
+
+@authority.command("log")
+@click.option("--limit", default=100, show_default=True, help="How many lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def authority_log(node: NodeConnection, limit: int, as_json: bool) -> None:
+    """Show the newest lines of the audit log."""
+    lines = node.ask("GET", "/authority/log", limit=limit)["log"]
+    if as_json:
+        print_json(lines)
+    else:
+        print_table(
+            ("TIME", "EVENT", "SUBJECT", "SOURCE", "DETAIL"),
+            [(date(k["time"]), k["event"], k["subject"], k["source"], k["detail"]) for k in lines],
+        )
+
+
+@authority.command("publish")
+@click.argument("file", type=click.File("rb"))
+@with_node
+def authority_publish(node: NodeConnection, file: BinaryIO) -> None:
+    """Sign the configuration document in FILE with the next sequence number and send it to every node."""
+    answer = node.ask("POST", "/authority/publish", {"document": file.read().decode("utf-8")})
+    click.echo(f"configuration {answer['sequence']} is published")

@@ -1,0 +1,153 @@
+"""``p2psip status``, ``lookup``, ``ping``, ``fetch``, ``store``, ``leave``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .connection import NodeConnection, with_node
+from .output import duration, print_json, print_table
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def status(node: NodeConnection, as_json: bool) -> None:
+    """Show how the node is doing."""
+    answer = node.ask("GET", "/status")
+    if as_json:
+        print_json(answer)
+        return
+    role, joined = answer["role"], "joined" if answer["joined"] else answer.get("phase", "not joined")
+    click.echo(f"{answer['overlay']}: {role} {answer['node_id']}, {joined}, up {duration(answer['uptime'])}")
+    for listener in answer["listeners"]:
+        click.echo(f"  listening: {listener}")
+    neighbors = answer["neighbors"]
+    for name in ("predecessors", "successors"):
+        click.echo(f"  {name}: {', '.join(n[:8] for n in neighbors[name]) or 'none'}")
+    click.echo(f"  fingers: {len(answer['fingers'])}")
+    stored = answer["stored"]
+    click.echo(
+        f"  stored: {stored['values']} values of {stored['resources']} resources, {stored['bytes']} bytes"
+    )
+    click.echo(f"  registrations of phones here: {answer['registrations']['total']}")
+    if answer["links"]:
+        print_table(
+            ("NODE", "PROTOCOL", "ADDRESS", "RTT"),
+            [
+                (k["node_id"], k["protocol"], k["address"], _milliseconds(k["rtt_ms"]))
+                for k in answer["links"]
+            ],
+        )
+    if answer["rejected"]:
+        print_table(("REJECTED", "TIMES"), sorted(answer["rejected"].items()))
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} ms"
+
+
+@click.command()
+@click.argument("aor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def lookup(node: NodeConnection, aor: str, as_json: bool) -> None:
+    """Find where AOR (alice, alice@example.org or sip:alice@example.org) is registered."""
+    answer = node.ask("GET", "/lookup", aor=aor)
+    if as_json:
+        print_json(answer)
+    else:
+        for entry in answer["nodes"]:
+            click.echo(f"{answer['aor']} is registered at node {entry['node_id']}")
+            for contact in entry.get("contacts") or ():
+                click.echo(f"  {contact['uri']} (q={contact['q']}, {contact['expires']} s left)")
+    if not answer["nodes"]:
+        raise click.ClickException(f"{answer['aor']} is not registered")
+
+
+@click.command()
+@click.argument("target", required=False)
+@click.option("--count", default=1, show_default=True, type=click.IntRange(1, 100), help="How many times.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def ping(node: NodeConnection, target: str | None, count: int, as_json: bool) -> None:
+    """Send a RELOAD Ping to TARGET: a Node-ID or a name (the peer responsible for it answers).
+
+    Without TARGET a random place of the overlay is asked.
+    """
+    answers: list[dict[str, Any]] = []
+    for _ in range(count):
+        answer = node.ask("POST", "/ping", {"target": target})
+        answers.append(answer)
+        if not as_json:
+            click.echo(f"answer from {answer['node_id']}: {answer['rtt_ms']:.1f} ms, {answer['hops']} hops")
+    if as_json:
+        print_json(answers)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--kind", required=True, help="Kind name or number, such as SIP-REGISTRATION.")
+@click.option("--key", default=None, help="Of a dictionary only this key, in hex.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def fetch(node: NodeConnection, name: str, kind: str, key: str | None, as_json: bool) -> None:
+    """Fetch what is stored under the Resource Name NAME (text, or hex: followed by hex digits)."""
+    answer = node.ask("POST", "/fetch", {"name": name, "kind": kind, "key": key})
+    if as_json:
+        print_json(answer)
+    else:
+        for value in answer["values"]:
+            place = value.get("key", value.get("index", ""))
+            click.echo(f"{place}\t{value['value']}\t{value['signer']}".lstrip("\t"))
+    if not answer["values"]:
+        raise click.ClickException("nothing is stored there")
+
+
+@click.command()
+@click.argument("value")
+@click.option("--kind", required=True, help="Kind name or number.")
+@click.option("--name", default=None, help="Resource Name, one that the Kind lets this node write "
+              "[default: the node's user name, or its Node-ID, as the Kind wants].")  # fmt: skip
+@click.option("--key", default=None, help="Dictionary key, in hex [default: the Node-ID].")
+@click.option("--index", type=int, default=None, help="Array index [default: append].")
+@click.option("--lifetime", default=3600, show_default=True, help="Seconds that it is kept.")
+@click.option("--remove", is_flag=True, help="Remove what is there instead (VALUE is ignored).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def store(
+    node: NodeConnection,
+    value: str,
+    kind: str,
+    name: str | None,
+    key: str | None,
+    index: int | None,
+    lifetime: int,
+    remove: bool,
+    as_json: bool,
+) -> None:
+    """Store VALUE (text, or hex: followed by hex digits) under one of this node's own names."""
+    body = {
+        "kind": kind,
+        "name": name,
+        "key": key,
+        "index": index,
+        "lifetime": lifetime,
+        "value": value,
+        "exists": not remove,
+    }
+    answer = node.ask("POST", "/store", body)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(
+            f"stored; generation {answer['generation']}, copies at {len(answer['replicas'])} more peers"
+        )
+
+
+@click.command()
+@with_node
+def leave(node: NodeConnection) -> None:
+    """Leave the overlay in good order: what the node holds is handed on first; then the node stops."""
+    node.ask("POST", "/leave", {})

@@ -1,0 +1,178 @@
+"""The running node's answers to ``p2psip``: HTTP with JSON on a Unix socket in the state directory.
+
+The socket's file mode is the access control.  Long lists are paged by ``offset`` and ``limit``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+MAXIMUM_BODY = 64 << 20
+"""Bytes of a request; an exported authority is the largest."""
+LARGEST_PAGE = 1000
+
+
+class ControlError(Exception):
+    """What was asked cannot be done; the text is one line for the operator, `status` the HTTP status."""
+
+    def __init__(self, text: str, status: int = 409) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Call:
+    """One request: the parts of the path that the route names, the query and the JSON body."""
+
+    def __init__(self, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> None:
+        self.path = path
+        self.query = query
+        self.body: Mapping[str, Any] = body if isinstance(body, dict) else {}
+        self.content = body
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text out of the body or the query.
+
+        :raises ControlError: it is missing and has no default, or is no text.
+        """
+        value = self.body.get(name, self.query.get(name))
+        if value is None:
+            value = default
+        if not isinstance(value, str):
+            raise ControlError(f"{name} is missing", 400)
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """A text that may be missing."""
+        value = self.body.get(name, self.query.get(name))
+        return value if isinstance(value, str) and value else None
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """A whole number out of the body or the query."""
+        value = self.body.get(name, self.query.get(name, default))
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise ControlError(f"{name} is not a number", 400) from None
+
+    def page(self) -> tuple[int, int]:
+        """Offset and limit of a page."""
+        return max(0, self.number("offset", 0)), min(max(1, self.number("limit", 100)), LARGEST_PAGE)
+
+
+Route = Callable[[Call], Awaitable[Any]]
+
+
+class ControlServer:
+    """Serves `routes`: HTTP method and path pattern, such as ("GET", "/users/{name}"), to a coroutine.
+
+    What a route raises of `expected` becomes a one-line error; anything else is logged as a bug.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, routes: Mapping[tuple[str, str], Route], expected: tuple[type[Exception], ...]
+    ) -> None:
+        self._routes = [
+            (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern) + r"\Z"), route)
+            for (method, pattern), route in routes.items()
+        ]
+        self._expected: tuple[type[BaseException], ...] = (*expected, DeferredTimeout, CancelledError)
+        self._port: IListeningPort | None = None
+
+    def listen(self, path: Path, reactor: Any) -> None:
+        """Serve on the Unix socket `path`, mode 0600; a socket that a dead process left is replaced."""
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # By way of the directory's descriptor: a socket's path may have no more than 107 bytes.
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+            listener.setblocking(False)
+            listener.listen(64)
+            site = Site(_Root(self), timeout=120)
+            site.displayTracebacks = False
+            self._port = reactor.adoptStreamPort(listener.fileno(), socket.AF_UNIX, site)
+        finally:
+            os.umask(mask)
+            os.close(directory)
+            listener.close()
+
+    async def stop(self, path: Path) -> None:
+        """Serve no more."""
+        if self._port is not None:
+            port, self._port = self._port, None
+            await _done(port.stopListening())
+            path.unlink(missing_ok=True)
+
+    async def answer(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
+        """HTTP status and JSON of one request."""
+        routes = [(m, match, r) for m, pattern, r in self._routes if (match := pattern.match(path))]
+        found = next(((match, r) for m, match, r in routes if m == method), None)
+        if found is None:
+            return (405 if routes else 404), {"error": f"no such request: {method} {path}"}
+        match, route = found
+        try:
+            content = json.loads(body) if body else None
+            parts = {name: unquote(value) for name, value in match.groupdict().items()}
+            return 200, await route(Call(parts, query, content))
+        except ControlError as e:
+            return e.status, {"error": str(e)}
+        except json.JSONDecodeError:
+            return 400, {"error": "the body is not JSON"}
+        except self._expected as e:
+            return 409, {"error": str(e) or type(e).__name__}
+        except Exception:  # noqa: BLE001  (a bug in one request must not end the others)
+            self.log.failure("{method} {path} failed", method=method, path=path)
+            return 500, {"error": "internal error; the node's log says more"}
+
+
+class _Root(Resource):
+    isLeaf = True
+
+    def __init__(self, server: ControlServer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._server = server
+
+    def render(self, request: Request) -> int:
+        gone: list[bool] = []
+        request.notifyFinish().addErrback(lambda _: gone.append(True))
+
+        async def respond() -> None:
+            query = {
+                k.decode("utf-8", "replace"): v[-1].decode("utf-8", "replace")
+                for k, v in request.args.items()
+            }
+            body = request.content.read(MAXIMUM_BODY) if request.content is not None else b""
+            path = request.path.decode("ascii", "replace")
+            status, answer = await self._server.answer(request.method.decode(), path, query, body)
+            if not gone:
+                request.setResponseCode(status)
+                request.setHeader(b"content-type", b"application/json")
+                request.write(json.dumps(answer).encode())
+                request.finish()
+
+        Deferred.fromCoroutine(respond()).addErrback(
+            lambda failure: self._server.log.failure("a control answer could not be written", failure)
+        )
+        return NOT_DONE_YET
+
+
+async def _done(result: object) -> None:
+    if isinstance(result, Deferred):
+        await result

@@ -1,0 +1,214 @@
+"""How a node comes by its document, key and certificate: by founding, by enrolling, or from its state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.web.client import BrowserLikePolicyForHTTPS
+
+from .config.accept import accept_first, trust_of
+from .config.document import Configuration, ConfigurationError
+from .enrollment.authority import OverlayAuthority
+from .enrollment.client import EnrollmentClient, EnrollmentError, Refused, with_patience
+from .enrollment.publication import first_document
+from .enrollment.tls import ServerPolicy, issued_by_overlay, pinned_key
+from .security.certificates import (
+    PrivateKey,
+    certificate_pem,
+    certificates_of_pem,
+    generate_key,
+    load_private_key,
+    make_request,
+    private_key_pem,
+)
+from .security.identity import CertificateError, Identity
+from .startup import Discovered, JoinByDocument, JoinByToken, StartError
+from .state import StateDirectory, write_file
+
+ENROLL = "/enroll"
+"""Where an enrollment server of ours takes requests; its other resources are beside it."""
+
+Waiting = Callable[[str, float], None]
+"""Told why an enrollment has to wait, and for how many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """All that a node needs to join."""
+
+    configuration: Configuration
+    document: bytes = field(repr=False)
+    key: PrivateKey = field(repr=False)
+    identity: Identity
+
+
+def from_state(state: StateDirectory) -> Credentials:
+    """What an earlier run left.
+
+    :raises StartError: a file of it cannot be used; says which.
+    """
+    try:
+        document = state.document.read_bytes()
+        key = load_private_key(state.key.read_bytes())
+        certificate = certificates_of_pem(state.certificate.read_bytes())[0]
+        configuration = accept_first(document, None, time.time())
+        identity = Identity.from_certificate(
+            certificate, configuration.instance_name, configuration.node_id_length
+        )
+    except (OSError, ConfigurationError, CertificateError) as e:
+        raise StartError(f"the state in {state.path} cannot be used: {e}") from e
+    return Credentials(configuration, document, key, identity)
+
+
+def found(
+    authority: OverlayAuthority,
+    state: StateDirectory,
+    bootstrap_nodes: Sequence[tuple[str, int]],
+    enrollment_servers: Sequence[str],
+    key_type: str,
+) -> Credentials:
+    """Found the overlay of `authority` in `state`: its first document and this node's certificate.
+
+    Each file is whole or not there, and the certificate comes last: whatever interrupts this, it can go on.
+    """
+    key = _key(state, key_type)
+    document = first_document(authority, bootstrap_nodes, enrollment_servers, time.time())
+    certificate = authority.enroll_founder("founder", key)
+    return _keep(state, document, key, certificate)
+
+
+class Enrollment:
+    """Enrolls this node at an enrollment server, asking again for ever while none answers.
+
+    :raises StartError: by its methods, where asking again cannot help.
+    """
+
+    def __init__(self, state: StateDirectory, reactor: Any, waiting: Waiting) -> None:
+        self._state = state
+        self._reactor = reactor
+        self._waiting = waiting
+
+    async def by_token(self, start: JoinByToken) -> Credentials:
+        """With a token from `p2psip invite`."""
+        token = start.token
+        client = EnrollmentClient(self._reactor, token.urls, ServerPolicy(pinned_key(token.server_key)))
+        try:
+            document = await self._patiently(client.configuration)
+            configuration = _accepted(document, token.overlay)
+            return await self._enroll(client, configuration, document, token.account, token.password)
+        finally:
+            await client.close()
+
+    async def by_document(self, start: JoinByDocument, overlay: str) -> Credentials:
+        """With an account, by a document out of a file or from an https URL."""
+        if start.source.startswith("https://"):
+            document = await self._download(start.source)
+        else:
+            try:
+                document = Path(start.source).read_bytes()
+            except OSError as e:
+                raise StartError(f"cannot read {start.source}: {e.strerror}") from e
+        return await self._by_account(document, overlay, start.account, start.password)
+
+    async def discovered(
+        self, start: Discovered, overlay: str, account: str | None, password: str | None
+    ) -> Credentials:
+        """By the configuration server that the DNS names (RFC 6940 §11.2), with an account."""
+        if account is None or password is None:
+            raise StartError(
+                f"{overlay} exists at {start.host}:{start.port}: join it with --join TOKEN (from "
+                "`p2psip invite` there), or with --account and --password-file"
+            )
+        document = await self._download(
+            f"https://{overlay}/.well-known/reload-config", start.host, start.port
+        )
+        return await self._by_account(document, overlay, account, password)
+
+    async def _by_account(self, document: bytes, overlay: str, account: str, password: str) -> Credentials:
+        configuration = _accepted(document, overlay)
+        if not configuration.enrollment_servers:
+            raise StartError(f"the configuration document of {overlay} names no enrollment server")
+        client = enrollment_client(self._reactor, configuration)
+        try:
+            return await self._enroll(client, configuration, document, account, password)
+        finally:
+            await client.close()
+
+    async def _enroll(
+        self,
+        client: EnrollmentClient,
+        configuration: Configuration,
+        document: bytes,
+        account: str,
+        password: str,
+    ) -> Credentials:
+        key = _key(self._state, "ec")
+        csr = make_request(key, f"{account}@nodes.{configuration.instance_name}")
+        certificate = await self._patiently(lambda: client.enroll(csr, account, password))
+        try:
+            trust_of(configuration, time.time).identify(certificate)
+        except CertificateError as e:
+            raise StartError(f"the enrollment server gave a certificate that is no good: {e}") from e
+        return _keep(self._state, document, key, certificate)
+
+    async def _patiently(self, ask: Callable[[], Any]) -> bytes:
+        try:
+            return await with_patience(ask, self._reactor, self._waiting)
+        except (Refused, EnrollmentError) as e:
+            raise StartError(str(e)) from e
+
+    async def _download(self, url: str, host: str | None = None, port: int = 443) -> bytes:
+        base = url.removesuffix("/.well-known/reload-config")
+        client = EnrollmentClient(self._reactor, [base], BrowserLikePolicyForHTTPS())
+        try:
+            return await self._patiently(client.configuration)
+        finally:
+            await client.close()
+
+
+def enrollment_client(
+    reactor: Any, configuration: Configuration, credentials: Credentials | None = None
+) -> EnrollmentClient:
+    """Asks the enrollment servers of a configuration, showing this node's certificate if there is one."""
+    judge = issued_by_overlay(configuration.root_certificates, configuration.instance_name, _utc)
+    policy = (
+        ServerPolicy(judge, credentials.identity.certificate, credentials.key)
+        if credentials is not None
+        else ServerPolicy(judge)
+    )
+    urls = [url.removesuffix(ENROLL) for url in configuration.enrollment_servers]
+    return EnrollmentClient(reactor, urls, policy)
+
+
+def _utc() -> datetime:
+    return datetime.now(UTC)
+
+
+def _accepted(document: bytes, overlay: str) -> Configuration:
+    try:
+        return accept_first(document, overlay, time.time())
+    except ConfigurationError as e:
+        raise StartError(f"the configuration document cannot be used: {e}") from e
+
+
+def _key(state: StateDirectory, key_type: str) -> PrivateKey:
+    """This node's key: the one of an earlier attempt, or a new one."""
+    if state.key.exists():
+        try:
+            return load_private_key(state.key.read_bytes())
+        except CertificateError as e:
+            raise StartError(f"{state.key} cannot be used: {e}") from e
+    key = generate_key(key_type)
+    write_file(state.key, private_key_pem(key))
+    return key
+
+
+def _keep(state: StateDirectory, document: bytes, key: PrivateKey, certificate: bytes) -> Credentials:
+    write_file(state.document, document)
+    write_file(state.certificate, certificate_pem(certificate), 0o644)
+    return from_state(state)

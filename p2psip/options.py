@@ -1,0 +1,114 @@
+"""The options of ``twistd p2psip``, and what follows from them before anything is opened."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+
+from twisted.python import usage
+
+_OVERLAY = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*\Z"
+)
+
+
+def default_state_directory(overlay: str) -> Path:
+    """Where a node of `overlay` keeps its state unless told otherwise."""
+    return state_root() / overlay
+
+
+def state_root() -> Path:
+    """The directory with one state directory for each overlay."""
+    home = os.environ.get("XDG_STATE_HOME")
+    if home:
+        return Path(home) / "p2psip"
+    if os.geteuid() == 0:
+        return Path("/var/lib/p2psip")
+    return Path.home() / ".local" / "state" / "p2psip"
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{text} is not a port (1 to 65535)")
+    return port
+
+
+_port.coerceDoc = "a port number"  # type: ignore[attr-defined]
+
+
+class NodeOptions(usage.Options):
+    """One node of a P2PSIP overlay."""
+
+    synopsis = "[options]"
+    longdesc = """Run one node of a P2PSIP overlay (RFC 6940, RFC 7904). The first node of a name founds the
+    overlay; others join with a token from `p2psip invite`; a node that was in an overlay rejoins it."""
+
+    optParameters = [
+        ["overlay", "o", None, "Name of the overlay, a domain name such as example.org (required)."],
+        ["state", None, None, "State directory [default: $XDG_STATE_HOME/p2psip/NAME; for root without it "
+                              "/var/lib/p2psip/NAME]."],
+        ["reload-port", None, 6084, "Port of the overlay links (TCP).", _port],
+        ["sip-port", None, 5060, "Port of the SIP server (UDP and TCP).", _port],
+        ["enrollment-port", None, 8443, "Port of the enrollment server (HTTPS), where this node holds the "
+                                        "authority.", _port],
+        ["join", None, None, "Join with this token (from `p2psip invite`)."],
+        ["join-file", None, None, "Join with the token in this file; - reads standard input."],
+        ["config", None, None, "Configuration document, a file or https URL, to enroll with --account."],
+        ["account", None, None, "Account to enroll with."],
+        ["password-file", None, None, "File with the account's password; - reads standard input."],
+        ["sip-mode", None, "redirect", "What the SIP server does with calls: redirect."],
+        ["key-type", None, "ec", "Key and signatures of a new overlay: ec (P-256) or rsa (2048)."],
+    ]  # fmt: skip
+
+    optFlags = [
+        ["no-create", None, "Never found an overlay."],
+        ["no-discovery", None, "Do not look for the overlay in the DNS."],
+        ["client", None, "Join as a client: use the overlay without serving it."],
+        ["no-sip", None, "Run no SIP server."],
+        ["open", None, "Redirect calls for anybody, without asking who calls."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self["bind"] = []
+        self["advertise"] = []
+
+    def opt_bind(self, address: str) -> None:
+        """Address to listen on, IPv4 or IPv6; may be repeated. [default: all]"""
+        self["bind"].append(_address(address, "--bind"))
+
+    def opt_advertise(self, address: str) -> None:
+        """Address that others reach this node at; may be repeated. [default: the bound addresses, or those of
+        the interfaces that are not loopback]"""
+        self["advertise"].append(_address(address, "--advertise"))
+
+    def postOptions(self) -> None:
+        """Check what can be checked before anything runs."""
+        overlay = (self["overlay"] or "").rstrip(".").lower()
+        if not overlay:
+            raise usage.UsageError("--overlay is missing: name the overlay, such as --overlay example.org")
+        if not _OVERLAY.match(overlay):
+            raise usage.UsageError(f"--overlay {self['overlay']!r} is not a domain name")
+        self["overlay"] = overlay
+        self["state"] = Path(self["state"] or default_state_directory(overlay))
+        if self["sip-mode"] != "redirect":
+            raise usage.UsageError(f"--sip-mode {self['sip-mode']!r}: only 'redirect' can be chosen")
+        if self["key-type"] not in ("ec", "rsa"):
+            raise usage.UsageError(f"--key-type {self['key-type']!r}: choose ec or rsa")
+        given = [o for o in ("join", "join-file", "config") if self[o]]
+        if len(given) > 1:
+            raise usage.UsageError(f"--{given[0]} and --{given[1]} exclude each other")
+        if self["config"] and not (self["account"] and self["password-file"]):
+            raise usage.UsageError("--config needs --account and --password-file to enroll with")
+        if (self["account"] or self["password-file"]) and not self["config"]:
+            raise usage.UsageError("--account and --password-file go with --config")
+
+
+def _address(text: str, option: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        raise usage.UsageError(f"{option} {text!r} is not an IP address") from None

@@ -1,0 +1,145 @@
+"""The SIP server of one node: registrar, redirect server and their edge, put together."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, Final
+
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from .enrollment.credentials import RegistrarCredentials
+from .ids import NodeId
+from .sip.authentication import Authenticator
+from .sip.digest import NonceMint
+from .sip.domain import Domain
+from .sip.edge import SIPEdge
+from .sip.journal import SQLiteJournal
+from .sip.location import Location
+from .sip.redirect import Redirect
+from .sip.registrar import Registrar
+from .sip.server import RedirectingServer
+from .state import StateDirectory
+from .usages.sip import SIPUsage
+
+EXPIRY_SECONDS: Final = 1.0
+"""How often bindings that have ended are looked for."""
+
+
+class Phones:
+    """Serves the phones of one overlay at one node.
+
+    :param open_: redirect for anybody, without asking who calls.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        overlay: str,
+        node_id: NodeId,
+        usage: SIPUsage,
+        credentials: RegistrarCredentials,
+        state: StateDirectory,
+        reactor: Any,
+        random: Random,
+        advertise: Sequence[str],
+        open_: bool,
+    ) -> None:
+        self._reactor = reactor
+        self._credentials = credentials
+        self._database = _private_database(state)
+        self.domain = Domain(overlay, advertise)
+        self._location = Location()
+        # A new key each time: nonces of the last run, whose counts are forgotten, must not be replayed.
+        mint = NonceMint(node_id, secrets.token_bytes(32))
+        self._authenticator = Authenticator(self.domain, credentials, mint)
+        self.registrar = Registrar(
+            self.domain, self._authenticator, self._location, usage, SQLiteJournal(self._database)
+        )
+        self._redirect = Redirect(self.domain, self._authenticator, self.registrar, usage, open_)
+        self._server = RedirectingServer(self.domain, self.registrar, self._redirect, reactor.seconds, random)
+        self.edge = SIPEdge(reactor, self._server, random, advertise=advertise[0] if advertise else None)
+        usage.serve(credentials.signer, credentials.known, self.edge, self.registrar)
+        self._expiring = LoopingCall(lambda: self.registrar.expire(reactor.seconds()))
+        self._expiring.clock = reactor
+
+    def start(self, addresses: Sequence[str], port: int) -> None:
+        """Take over the bindings of the last run, and listen.
+
+        :raises SIPListenError: an address and port cannot be had.
+        """
+        self.registrar.load(self._reactor.seconds())
+        self.edge.listen(addresses, port)
+        self.domain.hosts.update(target.host for target in self.edge.listening)
+        self._credentials.start()
+        self._expiring.start(EXPIRY_SECONDS, now=False).addErrback(
+            lambda failure: self.log.failure("bindings do not expire any more", failure)
+        )
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._expiring.running:
+            self._expiring.stop()
+        self._credentials.stop()
+        await self.edge.stop()
+        self._database.close()
+
+    def forget(self, user: str) -> None:
+        """A user is gone, or one of its phones: forget where it is, here and in the overlay."""
+        aor = f"{user}@{self.domain.name}"
+        self.registrar.remove(aor, self._reactor.seconds()).addErrback(
+            lambda failure: self.log.failure("a removed user's registration stays until it ends", failure)
+        )
+
+    # -- for `status` ----------------------------------------------------------------------------------------
+
+    @property
+    def listeners(self) -> list[str]:
+        """Where phones are served, for people."""
+        return [f"sip {t.transport} {_place(t.host, t.port)}" for t in self.edge.listening]
+
+    def registrations(self, offset: int, limit: int) -> Mapping[str, Any]:
+        """A page of the AORs with phones registered here."""
+        now = self._reactor.seconds()
+        aors = self._location.aors()
+        page = [
+            {"aor": aor, "contacts": [contact_json(c) for c in self.registrar.query(aor, now)]}
+            for aor in aors[offset : offset + limit]
+        ]
+        return {"total": len(aors), "page": page}
+
+    def rejected(self) -> dict[str, int]:
+        """What was refused, by cause."""
+        found: dict[str, int] = {}
+        counters = (
+            ("sip", self.edge.counters, _REFUSING),
+            ("sip", self._authenticator.counters, None),
+            ("sip status", {k: v for k, v in self._server.counters.items() if k[:1] in "456"}, None),
+        )
+        for prefix, counted, names in counters:
+            for cause, count in counted.items():
+                if names is None or cause in names:
+                    found[f"{prefix}: {cause}"] = count
+        return found
+
+
+_REFUSING: Final = frozenset({"malformed", "overloaded"})
+
+
+def contact_json(contact: Any) -> Mapping[str, Any]:
+    """A contact as `p2psip` prints it."""
+    return {"uri": contact.uri, "q": 1.0 if contact.q is None else contact.q, "expires": contact.expires}
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _private_database(state: StateDirectory) -> sqlite3.Connection:
+    path = state.path / "bindings.sqlite"
+    path.touch(mode=0o600)
+    return sqlite3.connect(path, isolation_level=None)

@@ -1,0 +1,418 @@
+"""What ``p2psip`` may ask of the running node (``docs/architecture``: the control socket)."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.python.failure import Failure
+
+from .authority import AuthorityService
+from .config.document import ConfigurationError
+from .config.kinds import REGISTERED_BY_NAME, Kind
+from .config.parse import parse
+from .control import Call, ControlError, Route
+from .enrollment.accounts import NewUser
+from .enrollment.archive import export_authority
+from .enrollment.authority import AuthorityError
+from .enrollment.database import AccountError
+from .errors import LinkError, NotJoined, RELOADError
+from .ids import NodeId
+from .node import Node
+from .phones import contact_json
+from .sip.errors import SIPFailure
+from .usages.sip import SIPUsage
+from .wire.codes import LAST_INDEX, DataModel
+from .wire.errors import EncodeError
+from .wire.header import Destination, NodeDestination, ResourceDestination
+from .wire.methods import PingReq
+from .wire.storage import ArrayEntry, DataValue, DictionaryEntry, StoredData
+
+if TYPE_CHECKING:
+    from .service import NodeService
+
+EXPECTED: Final = (
+    RELOADError,
+    LinkError,
+    NotJoined,
+    AccountError,
+    AuthorityError,
+    ConfigurationError,
+    SIPFailure,
+    EncodeError,
+)
+"""What may go wrong without being a bug: told to the operator in one line."""
+
+
+class Operator:
+    """The requests of the operator of one node."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._service = service
+
+    def routes(self) -> Mapping[tuple[str, str], Route]:
+        """Every request, for a `ControlServer`."""
+        return {
+            ("GET", "/status"): self.status,
+            ("GET", "/registrations"): self.registrations,
+            ("GET", "/lookup"): self.lookup,
+            ("POST", "/ping"): self.ping,
+            ("POST", "/fetch"): self.fetch,
+            ("POST", "/store"): self.store,
+            ("POST", "/leave"): self.leave,
+            ("GET", "/users"): self.list_users,
+            ("POST", "/users"): self.add_user,
+            ("POST", "/users/import"): self.import_users,
+            ("DELETE", "/users/{name}"): self.remove_user,
+            ("POST", "/users/{name}/password"): self.set_password,
+            ("GET", "/users/{name}/devices"): self.list_devices,
+            ("POST", "/users/{name}/devices"): self.add_device,
+            ("DELETE", "/users/{name}/devices/{device}"): self.revoke_device,
+            ("POST", "/invitations"): self.invite,
+            ("POST", "/authority/export"): self.export_authority,
+            ("POST", "/authority/import"): self.import_authority,
+            ("POST", "/authority/publish"): self.publish,
+            ("GET", "/authority/log"): self.audit_log,
+        }
+
+    # -- the node ------------------------------------------------------------------------------------------
+
+    @property
+    def _node(self) -> Node:
+        if self._service.node is None:
+            raise ControlError(f"the node is {self._service.phase}, not in the overlay yet")
+        return self._service.node
+
+    @property
+    def _joined_node(self) -> Node:
+        node = self._node
+        if not node.joined:
+            raise ControlError(f"the node is {self._service.phase}, not in the overlay yet")
+        return node
+
+    @property
+    def _usage(self) -> SIPUsage:
+        usage: Any = self._joined_node.usages.get("sip")
+        if not isinstance(usage, SIPUsage):
+            raise ControlError("this node has no SIP usage")
+        return usage
+
+    async def status(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip status`."""
+        service = self._service
+        node, phones = service.node, service.phones
+        if node is None:
+            return {
+                "node_id": "", "overlay": service.overlay, "role": "", "joined": False, "uptime": 0,
+                "neighbors": {"predecessors": [], "successors": []}, "fingers": [], "links": [],
+                "stored": {"resources": 0, "values": 0, "bytes": 0},
+                "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {},
+                "phase": service.phase,
+            }  # fmt: skip
+        status = dict(node.status())
+        status["phase"] = "joined" if node.joined else service.phase
+        status["registrations"] = {"total": 0, "page": []} if phones is None else phones.registrations(0, 100)
+        rejected = dict(status["rejected"])
+        listeners = [f"reload {address}" for address in status["listeners"]]
+        if phones is not None:
+            listeners += phones.listeners
+            rejected.update(phones.rejected())
+        if service.authority is not None:
+            listeners += service.authority.listeners
+            if service.authority.server is not None:
+                counters = service.authority.server.counters
+                rejected.update({f"enrollment: {cause}": count for cause, count in counters.items()})
+        status["listeners"], status["rejected"] = listeners, rejected
+        status["authority"] = service.authority is not None
+        return status
+
+    async def registrations(self, call: Call) -> Mapping[str, Any]:
+        """A page of the registrations of phones here."""
+        if self._service.phones is None:
+            return {"total": 0, "page": []}
+        return self._service.phones.registrations(*call.page())
+
+    async def leave(self, call: Call) -> None:
+        """`p2psip leave`."""
+        await self._service.leave()
+
+    # -- the overlay ---------------------------------------------------------------------------------------
+
+    async def lookup(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip lookup`: the nodes of an AOR and, where known, its contacts there."""
+        usage, node = self._usage, self._joined_node
+        aor = self._aor(call.text("aor"))
+        located = await usage.locate(aor)
+        others = [node_id for node_id in located.nodes if node_id != node.node_id]
+        asked = await DeferredList([usage.contacts_at(n, aor).addErrback(_unanswered) for n in others])
+        contacts = {n: outcome[1] for n, outcome in zip(others, asked, strict=True)}
+        if node.node_id in located.nodes and self._service.phones is not None:
+            registrar = self._service.phones.registrar
+            contacts[node.node_id] = registrar.query(aor, self._service.reactor.seconds())
+        return {
+            "aor": aor,
+            "nodes": [{"node_id": n.hex(), "contacts": _contacts(contacts.get(n))} for n in located.nodes],
+        }
+
+    def _aor(self, text: str) -> str:
+        text = text.removeprefix("sips:").removeprefix("sip:")
+        user, at, host = text.rpartition("@")
+        return f"{user}@{host.lower()}" if at else f"{text}@{self._service.overlay}"
+
+    async def ping(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip ping`."""
+        node = self._joined_node
+        target = call.optional("target")
+        destination: Destination
+        if target is not None and len(target) == 2 * len(node.node_id) and _is_hex(target):
+            destination = NodeDestination(node_id=NodeId(bytes.fromhex(target)))
+        else:
+            name = target.encode() if target is not None else node.random.randbytes(16)
+            destination = ResourceDestination(resource_id=node.topology.resource_id(name))
+        start = time.perf_counter()
+        answer = await node.messaging.request([destination], PingReq(padding=b""))
+        elapsed = time.perf_counter() - start
+        return {
+            "node_id": answer.signer.node_id.hex(),
+            "rtt_ms": round(1000 * elapsed, 3),
+            "hops": answer.hops,
+        }
+
+    async def fetch(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip fetch`."""
+        node = self._joined_node
+        kind = self._kind(call.text("kind"))
+        keys = [_bytes_of("hex:" + call.text("key"))] if call.optional("key") else []
+        values = await node.overlay.fetch(_bytes_of(call.text("name")), kind.kind_id, keys)
+        return {"values": [_value_json(v.data, v.signer.identity.user_name) for v in values]}
+
+    async def store(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip store`."""
+        node = self._joined_node
+        kind = self._kind(call.text("kind"))
+        exists = bool(call.body.get("exists", True))
+        value = DataValue(exists=exists, value=_bytes_of(call.text("value")) if exists else b"")
+        entry: Any = value
+        if kind.data_model == DataModel.DICTIONARY:
+            key = _bytes_of("hex:" + call.text("key")) if call.optional("key") else node.node_id
+            entry = DictionaryEntry(key=key, value=value)
+        elif kind.data_model == DataModel.ARRAY:
+            index = call.number("index", LAST_INDEX) if call.body.get("index") is not None else LAST_INDEX
+            entry = ArrayEntry(index=index, value=value)
+        name = call.optional("name")
+        resource_name = _bytes_of(name) if name else self._own_name(node, kind)
+        stored = await node.overlay.store(resource_name, kind.kind_id, [entry], call.number("lifetime", 3600))
+        return {"generation": stored.generation, "replicas": [r.hex() for r in stored.replicas]}
+
+    def _own_name(self, node: Node, kind: Kind) -> bytes:
+        """The Resource Name that the Kind's access control lets this node write (RFC 6940 §7.3)."""
+        if kind.access_control == "NODE-MATCH":
+            return node.node_id
+        if kind.access_control == "NODE-MULTIPLE":
+            return node.node_id + b"\x01"
+        return node.signer.identity.user_name.encode()
+
+    def _kind(self, text: str) -> Kind:
+        kinds = self._node.configuration.kinds
+        try:
+            kind_id = int(text, 0)
+        except ValueError:
+            registered = REGISTERED_BY_NAME.get(text.upper())
+            kind_id = registered.kind_id if registered is not None else -1
+        if kind_id not in kinds:
+            known = ", ".join(k.name or hex(k.kind_id) for k in kinds.values())
+            raise ControlError(f"the overlay has no Kind {text}; it has {known}", 400)
+        return kinds[kind_id]
+
+    # -- users and nodes -------------------------------------------------------------------------------------
+
+    @property
+    def _authority(self) -> AuthorityService:
+        if self._service.authority is None:
+            raise ControlError(
+                "this node does not hold the authority of the overlay: ask the node that founded it, "
+                "or one that imported the authority"
+            )
+        return self._service.authority
+
+    def _settings(self, name: str, device: str, password: str) -> Mapping[str, Any]:
+        """What a person types into a phone."""
+        service = self._service
+        port = "" if service.options["sip-port"] == 5060 else f":{service.options['sip-port']}"
+        servers = [f"[{a}]{port}" if ":" in a else f"{a}{port}" for a in service.advertised]
+        return {
+            "aor": f"{name}@{service.overlay}",
+            "servers": servers,
+            "domain": service.overlay,
+            "user": name,
+            "device": device,
+            "password": password,
+        }
+
+    async def add_user(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip user add`."""
+        user = NewUser(
+            name=call.text("name"),
+            device=call.text("device", "phone"),
+            device_password=call.optional("device_password"),
+            password=call.optional("password"),
+            node_quota=call.number("nodes", 0),
+        )
+        password = await self._service.in_thread(self._authority.authority.accounts.add, user)
+        return self._settings(user.name, user.device, password)
+
+    async def import_users(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip user import`."""
+        if not isinstance(call.content, list) or not all(isinstance(e, dict) for e in call.content):
+            raise ControlError("a list of accounts is wanted", 400)
+        users = [
+            NewUser(name=str(entry.get("name", "")), device_password=entry.get("password") or None)
+            for entry in call.content
+        ]
+        results = await self._service.in_thread(self._authority.authority.accounts.add_many, users)
+        return {
+            "results": [
+                {"name": user.name, "error": str(result)}
+                if isinstance(result, AccountError)
+                else {"name": user.name, "password": result}
+                for user, result in zip(users, results, strict=True)
+            ]
+        }
+
+    async def list_users(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip user list`."""
+        accounts = self._authority.authority.accounts
+        total, page = await self._service.in_thread(accounts.page, *call.page())
+        users = [
+            {"name": a.name, "devices": list(a.devices), "nodes": a.node_quota, "created": a.created}
+            for a in page
+        ]
+        return {"total": total, "users": users}
+
+    async def remove_user(self, call: Call) -> None:
+        """`p2psip user remove`."""
+        await self._service.in_thread(self._authority.authority.accounts.remove, call.path["name"])
+
+    async def set_password(self, call: Call) -> None:
+        """`p2psip user passwd`."""
+        accounts = self._authority.authority.accounts
+        await self._service.in_thread(accounts.set_password, call.path["name"], call.text("password"))
+
+    async def list_devices(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip device list`."""
+        accounts = self._authority.authority.accounts
+        devices = await self._service.in_thread(accounts.devices, call.path["name"])
+        return {"devices": [{"name": name, "created": created} for name, created in devices]}
+
+    async def add_device(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip device add`."""
+        accounts = self._authority.authority.accounts
+        user = call.path["name"]
+        name, password = await self._service.in_thread(
+            accounts.add_device, user, call.optional("name"), call.optional("password")
+        )
+        return self._settings(user, name, password)
+
+    async def revoke_device(self, call: Call) -> None:
+        """`p2psip device revoke`."""
+        accounts = self._authority.authority.accounts
+        await self._service.in_thread(accounts.revoke_device, call.path["name"], call.path["device"])
+
+    async def invite(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip invite`."""
+        authority = self._authority
+        token = await self._service.in_thread(
+            authority.authority.invite,
+            call.text("name"),
+            call.text("role", "registrar"),
+            float(call.number("expires", 3600)),
+            authority.urls,
+        )
+        return {"token": token.encode()}
+
+    # -- the authority -------------------------------------------------------------------------------------
+
+    async def export_authority(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority export`."""
+        archive = await self._service.in_thread(
+            export_authority, self._authority.authority, call.text("passphrase")
+        )
+        return {"overlay": self._service.overlay, "archive": base64.b64encode(archive).decode()}
+
+    async def import_authority(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority import`."""
+        service = self._service
+        if service.authority is not None:
+            raise ControlError("this node holds the authority already")
+        archive = base64.b64decode(call.text("archive"))
+        authority = await service.in_thread(
+            AuthorityService.imported, service, archive, call.text("passphrase")
+        )
+        service.authority = authority
+        await authority.start()
+        authority.announce()
+        return {"overlay": service.overlay, "url": authority.url}
+
+    async def publish(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority publish`."""
+        wanted = parse(call.text("document").encode(), self._service.overlay)
+        changes = {f.name: getattr(wanted, f.name) for f in fields(wanted) if f.init}
+        return {"sequence": self._authority.publish(**changes)}
+
+    async def audit_log(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority log`."""
+        database = self._authority.authority.database
+        return {
+            "log": await self._service.in_thread(database.audit_log, min(1000, call.number("limit", 100)))
+        }
+
+
+def _unanswered(failure: Failure) -> None:
+    """No contacts, for whatever reason another node has not to answer."""
+    failure.trap(RELOADError, LinkError, SIPFailure, DeferredTimeout)
+
+
+def _contacts(contacts: Any) -> list[Mapping[str, Any]] | None:
+    return None if contacts is None else [contact_json(contact) for contact in contacts]
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        bytes.fromhex(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _bytes_of(text: str) -> bytes:
+    """Text, or what follows ``hex:``."""
+    if not text.startswith("hex:"):
+        return text.encode()
+    try:
+        return bytes.fromhex(text.removeprefix("hex:"))
+    except ValueError:
+        raise ControlError(f"{text!r} is not hexadecimal", 400) from None
+
+
+def _value_json(data: StoredData, signer: str) -> Mapping[str, Any]:
+    value: Any = data.value
+    answer: dict[str, Any] = {"signer": signer, "storage_time": data.storage_time, "lifetime": data.lifetime}
+    if isinstance(value, DictionaryEntry):
+        answer["key"], value = value.key.hex(), value.value
+    elif isinstance(value, ArrayEntry):
+        answer["index"], value = value.index, value.value
+    answer["value"] = _text(value.value)
+    return answer
+
+
+def _text(value: bytes) -> str:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return "hex:" + value.hex()
+    return text if text.isprintable() else "hex:" + value.hex()

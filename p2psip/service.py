@@ -1,0 +1,371 @@
+"""``twistd p2psip``: one node as a service, from its options to its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from random import SystemRandom
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet import asyncioreactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.names import client as names
+from twisted.names import dns
+from twisted.names.error import DomainError
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from .authority import AuthorityService
+from .config.accept import accept_first
+from .control import ControlServer
+from .enrollment.credentials import RegistrarCredentials
+from .errors import LinkError
+from .joining import Credentials, Enrollment, enrollment_client, found, from_state
+from .links.addresses import outward_addresses
+from .node import Node, installed
+from .options import NodeOptions
+from .phones import Phones
+from .ports import require_free_ports
+from .routes import EXPECTED, Operator
+from .security.certificates import certificate_pem, make_request
+from .security.signing import Signer
+from .sip.errors import SIPListenError
+from .startup import (
+    DISCOVERY_SECONDS,
+    Discovered,
+    Found,
+    JoinByDocument,
+    JoinByToken,
+    StartError,
+    decide,
+    read_secret,
+)
+from .state import StateDirectory, StateError, write_file
+from .storage.interfaces import StorageError
+from .storage.sqlite import SQLiteStorage
+from .transport.bootstrap import BootstrapCache, load_places, save_places
+from .usages.sip import SIPUsage
+
+ALONE: Final = 30.0
+"""Seconds without an answer after which a node that holds the authority founds the overlay anew."""
+RENEWAL_SECONDS: Final = 3600.0
+"""How often is looked whether the certificate has to be renewed."""
+
+
+class Options(NodeOptions):
+    """The options, and the choice of the reactor, which must come before any other is installed."""
+
+    def postOptions(self) -> None:
+        """Check the options and install the asyncio reactor."""
+        super().postOptions()
+        installed_reactor = sys.modules.get("twisted.internet.reactor")
+        if installed_reactor is None:
+            loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+            asyncioreactor.install(loop)
+        elif not isinstance(installed_reactor, asyncioreactor.AsyncioSelectorReactor):
+            raise usage.UsageError("p2psip runs on the asyncio reactor: leave out twistd's --reactor")
+
+
+def makeService(options: Options) -> NodeService:
+    """The service of one node.  What makes it impossible is said in one line, and ends the program."""
+    state = StateDirectory(options["state"])
+    try:
+        state.prepare()
+        require_free_ports(options, enrollment=state.has_authority or not state.has_credentials)
+    except (StateError, StartError) as e:
+        raise SystemExit(f"p2psip: {e}") from None
+    from twisted.internet import reactor
+
+    return NodeService(options, state, reactor)
+
+
+class NodeService(Service):
+    """One node: starts as `startup.decide` says, and runs until the process ends or the node leaves."""
+
+    log = Logger()
+
+    def __init__(self, options: NodeOptions, state: StateDirectory, reactor: Any) -> None:
+        self.options = options
+        self.state = state
+        self.reactor = reactor
+        self.phase = "starting"
+        self.overlay: str = options["overlay"]
+        self.node: Node | None = None
+        self.phones: Phones | None = None
+        self.authority: AuthorityService | None = None
+        self.credentials: Credentials | None = None
+        self._control = ControlServer(Operator(self).routes(), EXPECTED)
+        self._storage: SQLiteStorage | None = None
+        self._running: Deferred[None] | None = None
+        self._renewing = LoopingCall(self._renew)
+        self._renewing.clock = reactor
+
+    # -- addresses -------------------------------------------------------------------------------------------
+
+    @property
+    def bound(self) -> Sequence[str]:
+        """The addresses to bind to; none means all."""
+        addresses: Sequence[str] = self.options["bind"]
+        return addresses
+
+    @property
+    def interfaces(self) -> Sequence[str]:
+        """The addresses to bind sockets to."""
+        return self.bound or ("::",)
+
+    @property
+    def advertised(self) -> Sequence[str]:
+        """The addresses that others reach this node at."""
+        return self.options["advertise"] or self.bound or outward_addresses()
+
+    def in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
+        """Run a blocking function off the reactor's thread."""
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), function, *arguments)
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Begin; what fails later ends the program with one line."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._control.listen(self.state.control, self.reactor)
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._failed)
+
+    def stopService(self) -> Deferred[None]:
+        """Leave the overlay in good order, and end."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        if failure.check(StartError, LinkError, SIPListenError, StorageError):
+            self._end(f"p2psip: {failure.value}")
+        else:
+            self.log.failure("the node cannot run", failure)
+            self._end("p2psip: this is a bug; the log says more")
+
+    def _end(self, text: str) -> None:
+        """End the program with `text` on standard error and exit status 1."""
+
+        def exit_with_error() -> None:
+            sys.stdout.flush()
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+            os._exit(1)
+
+        self.log.critical("{text}", text=text)
+        # twistd knows no exit status of its own: the interpreter's last act sets it, after all is closed.
+        atexit.register(exit_with_error)
+        self.reactor.stop()
+
+    async def _run(self) -> None:
+        start = await decide(self.options, self.state, self._discover)
+        credentials = self.credentials = await self._obtain(start)
+        if self.state.has_authority and self.authority is None:
+            self.authority = AuthorityService.opened(self)
+        node = self.node = self._build(credentials)
+        usage: Any = node.usages.get("sip")
+        if not self.options["no-sip"] and isinstance(usage, SIPUsage):
+            self._build_phones(node, credentials, usage)
+        if self.authority is not None:
+            await self.authority.start()
+        if self.phones is not None:
+            self.phones.start(self.interfaces, self.options["sip-port"])
+        self.phase = "joining"
+        await node.start(found=isinstance(start, Found))
+        self._renewing.start(RENEWAL_SECONDS, now=True).addErrback(
+            lambda failure: self.log.failure("the certificate is not renewed any more", failure)
+        )
+
+    async def _obtain(self, start: Any) -> Credentials:
+        enrollment = Enrollment(self.state, self.reactor, self._waiting)
+        if isinstance(start, Found):
+            self.phase = "founding"
+            self.log.info("nothing is known of {overlay}: this node founds it", overlay=self.overlay)
+            self.authority = AuthorityService.created(self)
+            return found(
+                self.authority.authority,
+                self.state,
+                [(address, self.options["reload-port"]) for address in self.advertised],
+                [self.authority.url],
+                self.options["key-type"],
+            )
+        self.phase = "enrolling"
+        if isinstance(start, JoinByToken):
+            self.log.info("this node joins {overlay} with a token", overlay=self.overlay)
+            return await enrollment.by_token(start)
+        if isinstance(start, JoinByDocument):
+            self.log.info(
+                "this node joins {overlay} as {account}", overlay=self.overlay, account=start.account
+            )
+            return await enrollment.by_document(start, self.overlay)
+        if isinstance(start, Discovered):
+            self.log.info("the DNS names a configuration server of {overlay}", overlay=self.overlay)
+            account, file = self.options["account"], self.options["password-file"]
+            return await enrollment.discovered(
+                start, self.overlay, account, read_secret(file) if file else None
+            )
+        self.log.info(
+            "this node rejoins {overlay} from {state}", overlay=self.overlay, state=str(self.state.path)
+        )
+        return from_state(self.state)
+
+    def _waiting(self, why: str, seconds: float) -> None:
+        self.log.info("not enrolled yet: {why}; again in {seconds:.0f} s", why=why, seconds=seconds)
+
+    async def _discover(self, overlay: str) -> tuple[str, int] | None:
+        """The SRV record of the overlay's configuration server (RFC 6940 §11.2)."""
+        asked: Deferred[Any] = names.createResolver().lookupService(
+            f"_reload-config._tcp.{overlay}", timeout=(1, 2)
+        )
+        asked.addTimeout(DISCOVERY_SECONDS, self.reactor)
+        try:
+            answers, _, _ = await asked
+        except (DomainError, DNSLookupError, OSError, TimeoutError, CancelledError):
+            return None
+        records = [a.payload for a in answers if a.type == dns.SRV]
+        if not records:
+            return None
+        best = min(records, key=lambda record: (record.priority, -record.weight))
+        return str(best.target), int(best.port)
+
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    def _build(self, credentials: Credentials) -> Node:
+        configuration = credentials.configuration
+        cache = BootstrapCache(
+            load_places(self.state.bootstrap_cache),
+            lambda places: save_places(self.state.bootstrap_cache, places),
+        )
+        own = {(address, self.options["reload-port"]) for address in self.advertised}
+        alone = not cache.places and own.issuperset(configuration.bootstrap_nodes)
+        self._storage = SQLiteStorage(str(self.state.data), self.in_thread, time.time())
+        return Node(
+            configuration,
+            Signer(credentials.identity, credentials.key),
+            credentials.key,
+            self._storage,
+            installed(),
+            clock=self.reactor,
+            now=time.time,
+            random=SystemRandom(),
+            addresses=self.bound,
+            port=self.options["reload-port"],
+            advertise=self.advertised,
+            bootstrap_cache=cache,
+            save_configuration=self._save_configuration,
+            client=bool(self.options["client"]),
+            found_after=(0.0 if alone else ALONE) if self.authority is not None else None,
+            joined=self._joined,
+        )
+
+    def _build_phones(self, node: Node, credentials: Credentials, usage: SIPUsage) -> None:
+        if credentials.identity.role != "registrar":
+            self.log.info("no SIP server: this node was not invited as a registrar")
+            return
+        registrar_credentials = RegistrarCredentials(
+            lambda: self._enrollment_client(),
+            node.trust,
+            credentials.key,
+            self.overlay,
+            self.state.registrar,
+            self.reactor,
+            self._revoked,
+        )
+        self.phones = Phones(
+            self.overlay,
+            node.node_id,
+            usage,
+            registrar_credentials,
+            self.state,
+            self.reactor,
+            node.random,
+            self.advertised,
+            bool(self.options["open"]),
+        )
+
+    def _enrollment_client(self) -> Any:
+        assert self.node is not None and self.credentials is not None
+        return enrollment_client(self.reactor, self.node.configuration, self.credentials)
+
+    def _revoked(self, user: str) -> None:
+        if self.phones is not None:
+            self.phones.forget(user)
+
+    # -- what happens ----------------------------------------------------------------------------------------
+
+    def _joined(self) -> None:
+        assert self.node is not None
+        self.phase = "joined"
+        self.log.info("node {node} is part of {overlay}", node=self.node.node_id.hex(), overlay=self.overlay)
+        if self.authority is not None:
+            self.authority.say_what_next()
+
+    def _save_configuration(self, document: bytes) -> None:
+        write_file(self.state.document, document)
+        if self.credentials is not None:
+            configuration = accept_first(document, self.overlay, time.time())
+            self.credentials = replace(self.credentials, configuration=configuration, document=document)
+
+    async def _renew(self) -> None:
+        """Renew this node's certificate at two thirds of its life, with the same Node-IDs."""
+        credentials, node = self.credentials, self.node
+        if credentials is None or node is None:
+            return
+        identity = credentials.identity
+        due = identity.not_before + (identity.not_after - identity.not_before) * 2 / 3
+        if time.time() < due:
+            return
+        client = self._enrollment_client()
+        try:
+            certificate = await client.renew(make_request(credentials.key, identity.user_name))
+            renewed = node.trust.identify(certificate)
+            node.renew(Signer(renewed, credentials.key))
+        except Exception as e:  # noqa: BLE001  (asked again within the hour, long before the certificate ends)
+            self.log.warn("the certificate is not renewed yet: {error}", error=str(e))
+            return
+        finally:
+            await client.close()
+        write_file(self.state.certificate, certificate_pem(certificate), 0o644)
+        self.credentials = replace(credentials, identity=renewed)
+        self.log.info("the certificate is renewed")
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Leave the overlay in good order; the program ends soon after."""
+        self.phase = "leaving"
+        if self.node is not None:
+            await self.node.leave()
+        self.reactor.callLater(0.2, self.reactor.stop)
+
+    async def _stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+        if self._renewing.running:
+            self._renewing.stop()
+        if self.phones is not None:
+            await self.phones.stop()
+        if self.node is not None:
+            await (self.node.leave() if self.node.joined else self.node.stop())
+        if self.authority is not None:
+            await self.authority.stop()
+        if self._storage is not None:
+            await self._storage.close()
+        await self._control.stop(self.state.control)
+        self.state.release()
+
+
+__all__ = ["NodeService", "Options", "makeService"]

@@ -1,0 +1,173 @@
+"""Asking other registrars for their bindings, and answering them: plain SIP over AppAttach connections.
+
+SIP between nodes travels only over connections that the nodes' certificates secure; one is kept for each pair
+of nodes and used by both.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..ids import NodeId
+from ..interfaces import IApplicationConnection, IOverlay
+from ..sip.edge import SIPEdge
+from ..sip.errors import SIPFailure, TransportFailure
+from ..sip.interfaces import Contact, IServerRequest, ITransactionUser, Source
+from ..sip.message import Request, Response
+from ..sip.query import binding_query, contacts_of
+from ..sip.registrar import Registrar
+from ..sip.transport import SIPStream
+from ..wire.codes import ApplicationId
+
+PATIENCE: Final = 4.0
+"""Seconds that another registrar is given to answer, the connection's set-up included."""
+MOST_STREAMS: Final = 1024
+QUERIES_PER_SECOND: Final = 200.0
+BURST: Final = 400.0
+"""Binding queries that one node may ask at once before the rate above holds."""
+
+
+class _Allowance:
+    """A token bucket: what one node may still ask."""
+
+    __slots__ = ("_left", "_since")
+
+    def __init__(self, now: float) -> None:
+        self._left = BURST
+        self._since = now
+
+    def take(self, now: float) -> bool:
+        self._left = min(BURST, self._left + (now - self._since) * QUERIES_PER_SECOND)
+        self._since = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+@implementer(ITransactionUser)
+class _Queries:
+    """What another node may ask over its connection: bindings, if it is a registrar."""
+
+    def __init__(self, bindings: Bindings, connection: IApplicationConnection) -> None:
+        self._bindings = bindings
+        self._may_ask = connection.identity.role == "registrar"
+        self._node_id = connection.node_id
+
+    def request_received(self, incoming: IServerRequest) -> None:
+        """Answer a binding query; refuse everything else."""
+        try:
+            if not self._may_ask:
+                raise SIPFailure(403)
+            response = self._bindings.answer(self._node_id, incoming.request)
+        except SIPFailure as failure:
+            response = incoming.request.response(failure.status, failure.reason)
+        incoming.respond(response)
+
+    def ack_received(self, request: Request, source: Source) -> None:
+        """There is no call between nodes yet that an ACK could belong to."""
+
+
+class Bindings:
+    """The bindings of other registrars, and ours for them."""
+
+    def __init__(self, overlay: IOverlay, edge: SIPEdge, registrar: Registrar) -> None:
+        self._overlay = overlay
+        self._edge = edge
+        self._registrar = registrar
+        self._streams: OrderedDict[NodeId, SIPStream] = OrderedDict()
+        self._connecting: dict[NodeId, list[Deferred[SIPStream]]] = {}
+        self._allowances: OrderedDict[NodeId, _Allowance] = OrderedDict()
+
+    # -- for others ----------------------------------------------------------------------------------------
+
+    def accept(self, connection: IApplicationConnection) -> None:
+        """Another node connected for SIP: speak it, in both directions."""
+        self._start(connection)
+
+    def answer(self, node_id: NodeId, request: Request) -> Response:
+        """The response to the binding query of another registrar; raises SIPFailure."""
+        now = self._overlay.clock.seconds()
+        allowance = self._allowances.pop(node_id, None) or _Allowance(now)
+        self._allowances[node_id] = allowance
+        while len(self._allowances) > MOST_STREAMS:
+            self._allowances.popitem(last=False)
+        if not allowance.take(now):
+            self._overlay.count("binding queries: too many")
+            raise SIPFailure(503, headers=(("Retry-After", "1"),))
+        return self._registrar.answer_query(request, now)
+
+    # -- of others -----------------------------------------------------------------------------------------
+
+    def ask(self, node_id: NodeId, aor: str) -> Deferred[Sequence[Contact]]:
+        """The contacts of `aor` at the registrar `node_id`.
+
+        Fails with a SIPFailure, RELOADError, LinkError or defer.TimeoutError, within `PATIENCE`.
+        """
+        asked: Deferred[Sequence[Contact]] = Deferred.fromCoroutine(self._ask(node_id, aor))
+        return asked.addTimeout(PATIENCE, self._overlay.clock)
+
+    async def _ask(self, node_id: NodeId, aor: str) -> Sequence[Contact]:
+        stream = await self._stream(node_id)
+        try:
+            response = await self._edge.request(binding_query(aor), stream)
+        except TransportFailure:
+            # The other end may have closed an idle connection just now: once more over a new one.
+            stream = await self._stream(node_id)
+            response = await self._edge.request(binding_query(aor), stream)
+        if response.status != 200:
+            raise SIPFailure(response.status)
+        return contacts_of(response)
+
+    def _stream(self, node_id: NodeId) -> Deferred[SIPStream]:
+        """An open stream to `node_id`: the one there is, or a new one for all who wait for it."""
+        waiting: Deferred[SIPStream] = Deferred(lambda cancelled: self._give_up(node_id, cancelled))
+        stream = self._streams.get(node_id)
+        if stream is not None and stream.open:
+            self._streams.move_to_end(node_id)
+            waiting.callback(stream)
+            return waiting
+        first = node_id not in self._connecting
+        self._connecting.setdefault(node_id, []).append(waiting)
+        if first:
+            connecting = self._overlay.app_attach(node_id, ApplicationId.SIP).addCallback(self._start)
+            connecting.addBoth(lambda result: self._connected(result, node_id))
+        return waiting
+
+    def _give_up(self, node_id: NodeId, waiting: Deferred[SIPStream]) -> None:
+        waiters = self._connecting.get(node_id, [])
+        if waiting in waiters:
+            waiters.remove(waiting)
+
+    def _connected(self, result: SIPStream | Failure, node_id: NodeId) -> None:
+        for waiting in self._connecting.pop(node_id, []):
+            if isinstance(result, Failure):
+                waiting.errback(result)
+            else:
+                waiting.callback(result)
+
+    def _start(self, connection: IApplicationConnection) -> SIPStream:
+        host, _, port = connection.address.rpartition(":")
+        source = Source(host.strip("[]"), int(port) if port.isdecimal() else 0, "TLS")
+        stream = self._edge.stream(_Queries(self, connection), "TLS", source)
+        connection.start(stream)
+        old = self._streams.pop(connection.node_id, None)
+        self._streams[connection.node_id] = stream
+        if old is not None and old.open and not old.pending:
+            old.close()
+        while len(self._streams) > MOST_STREAMS:
+            self._streams.popitem(last=False)[1].close()
+        return stream
+
+    def close(self) -> None:
+        """Close every connection."""
+        for stream in self._streams.values():
+            if stream.open:
+                stream.close()
+        self._streams.clear()

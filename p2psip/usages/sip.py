@@ -1,0 +1,189 @@
+"""The SIP usage: registrations of our phones in the overlay, and the way to everybody's (RFC 7904)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..config.kinds import CERTIFICATE_BY_USER, REGISTERED, SIP_REGISTRATION, Kind
+from ..errors import LinkError, RELOADError
+from ..ids import NodeId
+from ..interfaces import (
+    IApplicationConnection,
+    IOverlay,
+    ISigner,
+    IUsage,
+    IUsageFactory,
+)
+from ..sip.edge import SIPEdge
+from ..sip.errors import NotRegistered, SIPFailure, Unavailable, UnknownUser
+from ..sip.interfaces import Contact, IRegistrationStore, Resolution
+from ..sip.registrar import Registrar
+from ..wire.codes import ApplicationId
+from .bindings import Bindings
+from .registrations import Located, NotServed, Registrations
+
+REMEMBERED: Final = 10.0
+"""Seconds for which a resolution is used again, if its contacts live that long."""
+MOST_REMEMBERED: Final = 10_000
+EXPECTED = (RELOADError, LinkError, SIPFailure, DeferredTimeout)
+"""What another node can cause while it is asked."""
+
+
+@implementer(IUsage, IRegistrationStore)
+class SIPUsage:
+    """SIP's part of one node.
+
+    Without `serve` it only locates.  `serve` joins it with the SIP server of this node; call it before the
+    node starts.
+    """
+
+    log = Logger()
+
+    def __init__(self, overlay: IOverlay) -> None:
+        self._overlay = overlay
+        self._signer: Callable[[str], ISigner | None] = lambda user: None
+        self._exists: Callable[[str], bool] = lambda user: False
+        self.registrations = Registrations(overlay, lambda user: self._signer(user))
+        self._bindings: Bindings | None = None
+        self._remembered: OrderedDict[str, tuple[float, Resolution]] = OrderedDict()
+
+    def serve(
+        self,
+        signer: Callable[[str], ISigner | None],
+        exists: Callable[[str], bool],
+        edge: SIPEdge,
+        registrar: Registrar,
+    ) -> None:
+        """Serve the phones of a registrar at this node.
+
+        :param signer: who signs for a user (the part before the @); None for one unknown to this registrar.
+        :param exists: whether this node happens to know that a user exists.
+        """
+        self._signer = signer
+        self._exists = exists
+        self._bindings = Bindings(self._overlay, edge, registrar)
+
+    # -- IUsage --------------------------------------------------------------------------------------------
+
+    def start(self) -> Deferred[None]:
+        """The node has joined, perhaps anew: each phone's next refresh is stored again."""
+        self.registrations.forget()
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """End.  Registrations stay until their lifetime ends: phones know this node, and it may come back."""
+        if self._bindings is not None:
+            self._bindings.close()
+        return succeed(None)
+
+    def application_connected(self, connection: IApplicationConnection) -> None:
+        """Another node wants to speak SIP with this one."""
+        if self._bindings is None:
+            connection.close()
+        else:
+            self._bindings.accept(connection)
+
+    # -- IRegistrationStore ----------------------------------------------------------------------------------
+
+    def register(self, aor: str, expires: int) -> Deferred[None]:
+        """See `IRegistrationStore`."""
+        return Deferred.fromCoroutine(self._stored(self.registrations.register(aor, expires)))
+
+    def unregister(self, aor: str) -> Deferred[None]:
+        """See `IRegistrationStore`."""
+        return Deferred.fromCoroutine(self._stored(self.registrations.unregister(aor)))
+
+    async def _stored(self, storing: object) -> None:
+        try:
+            await storing  # type: ignore[misc]
+        except NotServed:
+            raise Unavailable("No Credentials") from None
+        except (RELOADError, LinkError) as error:
+            self._overlay.count(f"registration not stored: {type(error).__name__}")
+            raise Unavailable("Overlay Unavailable", retry_after=10) from error
+
+    def resolve(self, aor: str) -> Deferred[Resolution]:
+        """See `IRegistrationStore`."""
+        now = self._overlay.clock.seconds()
+        remembered = self._remembered.get(aor)
+        if remembered is not None and remembered[0] > now:
+            return succeed(remembered[1])
+        return Deferred.fromCoroutine(self._resolve(aor))
+
+    async def _resolve(self, aor: str) -> Resolution:
+        try:
+            located = await self.registrations.locate(aor)
+        except (RELOADError, LinkError) as error:
+            raise Unavailable("Overlay Unavailable", retry_after=5) from error
+        others = [node_id for node_id in located.nodes if node_id != self._overlay.node_id]
+        contacts = [contact for found in await self._ask_all(others, aor) for contact in found]
+        if not contacts:
+            raise await self._absence(aor, located)
+        resolution = Resolution(tuple(contacts))
+        self._remember(aor, resolution)
+        return resolution
+
+    async def _ask_all(self, nodes: Sequence[NodeId], aor: str) -> list[Sequence[Contact]]:
+        """The contacts at each of `nodes`; one that does not answer has none."""
+        asked = [self.contacts_at(node_id, aor) for node_id in nodes]
+        outcomes = await DeferredList([a.addErrback(self._unanswered) for a in asked])
+        return [contacts for success, contacts in outcomes if success and contacts]
+
+    def _unanswered(self, failure: object) -> Sequence[Contact]:
+        failure.trap(*EXPECTED)  # type: ignore[attr-defined]
+        self._overlay.count("binding query unanswered")
+        return ()
+
+    async def _absence(self, aor: str, located: Located) -> SIPFailure:
+        """480 where something shows that the user exists, else 404 (decisions, §6)."""
+        if located.known or self._exists(aor.rpartition("@")[0]):
+            return NotRegistered()
+        try:
+            if await self._overlay.fetch(aor.encode(), CERTIFICATE_BY_USER):
+                return NotRegistered()
+        except (RELOADError, LinkError):
+            self._overlay.count("certificate not fetched")
+        return UnknownUser()
+
+    def _remember(self, aor: str, resolution: Resolution) -> None:
+        shortest = min(contact.expires for contact in resolution.contacts)
+        until = self._overlay.clock.seconds() + min(REMEMBERED, shortest)
+        self._remembered.pop(aor, None)
+        self._remembered[aor] = until, resolution
+        while len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    # -- for the operator ------------------------------------------------------------------------------------
+
+    def locate(self, aor: str) -> Deferred[Located]:
+        """Where `aor` is registered, by the overlay alone.  Fails with RELOADError or LinkError."""
+        return Deferred.fromCoroutine(self.registrations.locate(aor))
+
+    def contacts_at(self, node_id: NodeId, aor: str) -> Deferred[Sequence[Contact]]:
+        """The contacts of `aor` at another registrar; none where this node runs no SIP server.
+
+        Fails as `Bindings.ask`.
+        """
+        if self._bindings is None:
+            return succeed(())
+        return self._bindings.ask(node_id, aor)
+
+
+@implementer(IUsageFactory)
+class SIPUsageFactory:
+    """Builds the SIP usage; the object that ``p2psip.plugins`` names."""
+
+    name = "sip"
+    kinds: Sequence[Kind] = (REGISTERED[SIP_REGISTRATION],)
+    applications: Sequence[int] = (ApplicationId.SIP, ApplicationId.SIPS)
+
+    def build(self, overlay: IOverlay) -> SIPUsage:
+        """The SIP usage of one node."""
+        return SIPUsage(overlay)

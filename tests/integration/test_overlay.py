@@ -1,0 +1,130 @@
+"""Three nodes as three processes: founding, joining, restarting, and what `p2psip` shows of them."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .nodes import NodeProcess, World, run, until
+
+
+def node_ids(nodes: list[NodeProcess]) -> list[str]:
+    """The Node-ID of each node, as its status says."""
+    return [node.status()["node_id"] for node in nodes]
+
+
+class ThreeNodes(SynchronousTestCase):
+    """An overlay of three nodes on default ports, each with an address of its own."""
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.addCleanup(self.world.close)
+
+    def three(self) -> list[NodeProcess]:
+        founder = self.world.founder()
+        return [founder, self.world.join(founder), self.world.join(founder)]
+
+    def test_each_sees_the_others(self) -> None:
+        """`status` of each of three nodes shows the two others as neighbors and links [6940-10.5-1]."""
+        nodes = self.three()
+        ids = node_ids(nodes)
+        self.assertEqual(3, len(set(ids)))
+        for node, own in zip(nodes, ids, strict=True):
+            others = set(ids) - {own}
+
+            def complete(node: NodeProcess = node, others: set[str] = others) -> bool:
+                status = node.status()
+                seen = {link["node_id"] for link in status["links"]}
+                neighbors = status["neighbors"]
+                return seen == others == set(neighbors["successors"]) == set(neighbors["predecessors"])
+
+            until(complete, 20, f"{node.name} sees the two others", [node])
+            status = node.status()
+            self.assertEqual("example.org", status["overlay"])
+            self.assertEqual("registrar", status["role"])
+            self.assertTrue(status["joined"])
+            self.assertEqual({"TLS-TCP-FH-NO-ICE"}, {link["protocol"] for link in status["links"]})
+            self.assertTrue(any("sip UDP" in listener for listener in status["listeners"]))
+
+    def test_restart(self) -> None:
+        """A node killed by SIGKILL rejoins with its Node-ID; the founder too, and founds no second overlay."""
+        nodes = self.three()
+        ids = node_ids(nodes)
+        for index in (1, 0):
+            node = nodes[index]
+            node.kill()
+            node.start()
+            line = node.wait_for("rejoins")
+            self.assertNotIn("founds", line)
+            node.wait_joined()
+            self.assertEqual(ids[index], node.status()["node_id"])
+            self.assertFalse(any("founds" in line for line in node.log[-20:]))
+
+    def test_alone_it_waits(self) -> None:
+        """A node without the authority never founds an overlay, whatever is down."""
+        founder = self.world.founder()
+        other = self.world.join(founder)
+        founder.kill()
+        other.kill()
+        other.start()
+        other.wait_for("not joined")
+        self.assertFalse(other.status()["joined"])
+        result = other.p2psip("lookup", "alice", check=False)
+        self.assertEqual(1, result.returncode)
+        self.assertEqual(1, len(result.stderr.strip().splitlines()))
+
+    def test_values(self) -> None:
+        """What one node stores, the others fetch; `ping` is answered; a wrong Kind is a one-line error."""
+        nodes = self.three()
+        user = "n2@nodes.example.org"
+        nodes[1].p2psip("store", "--kind", "CERTIFICATE_BY_USER", "--index", "5", "not a certificate")
+        for node in nodes:
+            values = node.json("fetch", user, "--kind", "CERTIFICATE_BY_USER")["values"]
+            self.assertIn("not a certificate", [value["value"] for value in values])
+            self.assertTrue(node.json("ping"))
+        failed = nodes[0].p2psip("fetch", user, "--kind", "NO-SUCH", check=False)
+        self.assertEqual(1, failed.returncode)
+        self.assertIn("no Kind NO-SUCH", failed.stderr)
+
+    def test_leave(self) -> None:
+        """A node that leaves tells the others, which go on without it; its process ends with status 0."""
+        nodes = self.three()
+        ids = node_ids(nodes)
+        nodes[1].p2psip("leave")
+        process = nodes[1].process
+        assert process is not None
+        self.assertEqual(0, process.wait(20))
+        for node in (nodes[0], nodes[2]):
+            neighbors = node.status()["neighbors"]
+            self.assertNotIn(ids[1], neighbors["successors"] + neighbors["predecessors"])
+
+    def test_one_line_errors(self) -> None:
+        """A port in use, a locked state directory, a spoilt token: one line that names what to change."""
+        founder = self.world.founder()
+        second = self.world.node(address=founder.address)
+        second.start("--no-create")
+        second.wait_for("--reload-port")
+        assert second.process is not None
+        self.assertEqual(1, second.process.wait(20))
+        third = self.world.node()
+        third.start("--join", "p2psip1.nonsense")
+        third.wait_for("join token")
+        assert third.process is not None
+        self.assertEqual(1, third.process.wait(20))
+        self.assertFalse(any("Traceback" in line for line in second.log + third.log))
+
+
+class Decode(SynchronousTestCase):
+    """`p2psip decode` needs no node."""
+
+    def test_frame(self) -> None:
+        """A frame in hex is printed as JSON with the RFC's field names."""
+        from .nodes import BIN
+
+        result = run([str(BIN / "p2psip"), "decode"], input="8100000007 00000003")
+        self.assertEqual(0, result.returncode, result.stderr)
+        self.assertIn("ack_sequence", json.dumps(json.loads(result.stdout)))
+        garbage = run([str(BIN / "p2psip"), "decode"], input="80ffff")
+        self.assertEqual(1, garbage.returncode)
+        self.assertEqual(1, len(garbage.stderr.strip().splitlines()))
