@@ -137,6 +137,8 @@ class StorageAnswers:
         assert isinstance(body, StoreReq)
         self._storage.expire(now)
         kinds = self._known(data.kind for data in body.kind_data)
+        if body.replica_number and any(data.values and not data.generation_counter for data in body.kind_data):
+            raise InvalidMessage("a replica Store with generation counter 0")
         if body.replica_number == 0:
             if not self._topology.is_responsible(body.resource):
                 raise NotFound("not responsible for this resource")
@@ -157,8 +159,6 @@ class StorageAnswers:
 
     def _place(self, body: StoreReq, data: StoreKindData, kind: Kind) -> list[StoredData]:
         """Give appended entries their index, and check size and number (RFC 6940 §13.5.2)."""
-        if body.replica_number and data.values and not data.generation_counter:
-            raise InvalidMessage("a replica Store with generation counter 0")
         standing = self._storage.held(body.resource, data.kind)
         for value in data.values:
             if len(data_value(value.value).value) > kind.max_size:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.errors import (
@@ -21,7 +25,7 @@ from p2psip.errors import (
 from p2psip.ids import NodeId, ResourceId
 from p2psip.interfaces import Reply, Request
 from p2psip.storage.answers import Changed, StorageAnswers
-from p2psip.storage.interfaces import Quotas, StorageError
+from p2psip.storage.interfaces import Held, Key, Quotas, StorageError
 from p2psip.storage.store import MemoryStorage
 from p2psip.wire.codec import Struct, WireContext
 from p2psip.wire.codes import LAST_INDEX
@@ -170,7 +174,10 @@ def want(kind: int, *keys: bytes, generation: int = 0, spans: Sequence[tuple[int
 
 class StoreTests(AnswersTestCase):
     def test_accepted(self) -> None:
-        """The answer has the counter and who will hold replicas. [6940-7.4.1.2-1, 6940-10.4-1, 6940-7.4.1.1-19]"""
+        """The answer has the counter and who will hold replicas.
+
+        [6940-7.4.1.1-17, 6940-7.4.1.1-19, 6940-7.4.1.2-1, 6940-10.4-1]
+        """
         self.assertEqual(self.accepted(self.store(one())), [(SINGLE, 1, SUCCESSORS)])
         self.assertEqual(self.told, [(ALICES, {SINGLE: {None}}, None)])
         self.assertEqual(self.storage.held(ALICES, SINGLE)[None].certificate, ALICE.identity.certificate)
@@ -299,13 +306,13 @@ class StoreTests(AnswersTestCase):
         self.unchanged(Forbidden, self.store(put(SINGLE, data)))
 
     def test_too_old(self) -> None:
-        """[6940-13.5.3-2]"""
+        """[6940-7-1, 6940-13.5.3-2]"""
         self.accepted(self.store(one(5)))
         for time in (4, 5):
             self.unchanged(DataTooOld, self.store(one(time)), 1)
 
     def test_order_of_the_checks(self) -> None:
-        """Of several faults the first in this order is told."""
+        """Of several faults the first in this order is told. [6940-7.4.1.1-7]"""
         self.accepted(self.store(one(5)))
         too_large = signed(single(bytes(200)), 1, signer=BOB)
         wrong = put(SINGLE, too_large, generation=9)
@@ -363,6 +370,82 @@ class StoreTests(AnswersTestCase):
         self.storage.durable = lambda: fail(StorageError("disk full"))  # type: ignore[method-assign]
         self.refused(DataTooLarge, self.store(one()))
         self.assertEqual((self.counted, self.told), (["storage failed"], []))
+
+
+written = st.tuples(
+    st.sampled_from([SINGLE, ARRAY, NODES]),
+    st.sampled_from([0, 1, 3, LAST_INDEX]),
+    st.integers(0, 6),
+    st.booleans(),
+    st.sampled_from([5, 5, 5, 101]),
+    st.sampled_from([ALICE, ALICE, ALICE, BOB]),
+)
+requests = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.lists(written, max_size=3), st.sampled_from([0, 0, 0, 1, 2])), max_size=3),
+        st.sampled_from([0, 0, 1]),
+        st.integers(0, 400),
+    ),
+    max_size=12,
+)
+
+
+class AnyStoresTests(AnswersTestCase):
+    @settings(max_examples=150, deadline=None)
+    @given(requests)
+    def test_all_or_nothing(self, asked: list[Any]) -> None:
+        """Whatever is stored: an error of the RFC and nothing has changed, or newer values and a new counter.
+
+        [6940-7.4.1.1-2, 6940-7.4.1.1-3, 6940-7.4.1.1-18]
+        """
+        self.setUp()
+        self.topology.bringers = {PEER.node_id}
+        for kinds, replica, later in asked:
+            self.now += later
+            self.storage.expire(self.now)
+            before = self.contents()
+            data = [put(kind[0][0], *self.values(kind), generation=generation) for kind, generation in kinds if kind]
+            done = self.store(*data, signer=PEER if replica else ALICE, others=[ALICE, BOB], replica=replica)
+            after = self.contents()
+            if isinstance(self.result_of(done), RELOADError):
+                self.assertEqual(after, before)
+                continue
+            for each in data:
+                old, new = before.get(each.kind, (0, {})), after.get(each.kind, (0, {}))
+                self.assertLessEqual(old[1].keys(), new[1].keys())
+                for key, held in old[1].items():
+                    newer = new[1][key].data.storage_time > held.data.storage_time
+                    self.assertTrue(newer or new[1][key] is held)
+                if replica:
+                    self.assertIn(new[0], (each.generation_counter, old[0]))
+                else:
+                    self.assertEqual(new[0] > old[0], new[1] != old[1])
+
+    def values(self, written: list[Any]) -> list[StoredData]:
+        kind = written[0][0]
+        return [
+            signed(
+                {SINGLE: single(bytes(size), exists), ARRAY: entry(index, bytes(size), exists)}.get(
+                    kind, item(bytes([index % 7]), bytes(size), exists)
+                ),
+                time,
+                kind=kind,
+                signer=signer,
+            )
+            for _, index, time, exists, size, signer in written
+        ]
+
+    def contents(self) -> dict[int, tuple[int, dict[Key, Held]]]:
+        return {
+            kind: (self.storage.generation(ALICES, kind), dict(self.storage.held(ALICES, kind)))
+            for kind in self.storage.kinds(ALICES)
+        }
+
+    def result_of(self, done: Deferred[Reply]) -> object:
+        results: list[object] = []
+        done.addBoth(results.append)
+        (result,) = results
+        return result.value if isinstance(result, Failure) else result
 
 
 class ReplicaTests(AnswersTestCase):

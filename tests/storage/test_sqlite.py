@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from p2psip.ids import ResourceId
@@ -231,6 +235,26 @@ class SQLiteStorageTests(SynchronousTestCase):
         storage.expire(NOW + 5)
         self.assertEqual(len(thread.work), 1)
         thread.run()
+
+
+class ThreadTests(TestCase):
+    def test_real_threads(self) -> Deferred[None]:
+        """Many Stores in flight, transactions in whichever thread is free."""
+        pool = ThreadPool(2, 4)
+        pool.start()
+        self.addCleanup(pool.stop)
+        storage = SQLiteStorage(self.mktemp(), partial(deferToThreadPool, reactor, pool), NOW)
+        waiting = []
+        for number in range(300):
+            put(storage, kept(signed(single())), resource=at(number))
+            waiting.append(storage.durable())
+
+        def reopen(_: object) -> None:
+            again = SQLiteStorage(storage.path, at_once, NOW)
+            self.assertEqual(again.values, 300)
+            again.close()
+
+        return gatherResults(waiting).addCallback(lambda _: storage.close()).addCallback(reopen)
 
 
 class BadFileTests(SynchronousTestCase):
