@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -17,10 +17,8 @@ from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.publication import next_document
 from .enrollment.server import EnrollmentServer
 from .joining import ENROLL
+from .running import Running
 from .startup import StartError
-
-if TYPE_CHECKING:
-    from .service import NodeService
 
 DAY: Final = 86400.0
 YEAR: Final = 365 * DAY
@@ -31,7 +29,7 @@ class AuthorityService:
 
     log = Logger()
 
-    def __init__(self, service: NodeService, authority: OverlayAuthority) -> None:
+    def __init__(self, service: Running, authority: OverlayAuthority) -> None:
         self.authority = authority
         self._service = service
         self._ports: list[IListeningPort] = []
@@ -41,7 +39,7 @@ class AuthorityService:
         self.server: EnrollmentServer | None = None
 
     @classmethod
-    def opened(cls, service: NodeService) -> AuthorityService:
+    def opened(cls, service: Running) -> AuthorityService:
         """The authority that lies in the state directory.
 
         :raises StartError: it is damaged.
@@ -52,7 +50,7 @@ class AuthorityService:
             raise StartError(str(e)) from e
 
     @classmethod
-    def created(cls, service: NodeService) -> AuthorityService:
+    def created(cls, service: Running) -> AuthorityService:
         """The authority of a new overlay; the one that lies there, if founding was interrupted."""
         if service.state.has_authority:
             return cls.opened(service)
@@ -63,7 +61,7 @@ class AuthorityService:
         )
 
     @classmethod
-    def imported(cls, service: NodeService, archive: bytes, passphrase: str) -> AuthorityService:
+    def imported(cls, service: Running, archive: bytes, passphrase: str) -> AuthorityService:
         """The authority out of an export; raises AuthorityError.  Blocks for the passphrase."""
         directory = service.state.authority
         return cls(service, import_authority(archive, passphrase, directory, service.overlay, time.time))

@@ -264,8 +264,8 @@ class ITopologyHost(IMessaging):
     def bootstrap_peers() -> Deferred[Sequence[NodeId]]:
         """Repeat the discovery of the first join (RFC 6940 §11.4, §10.7.4.4): who of the overlay is there?
 
-        Answers bootstrap nodes, cached or configured, to which there is a link now; best those that may be on the
-        other side of a partition, and none where there are none.  Never fails.
+        Answers bootstrap nodes, cached or configured, to which there is a link now; best those that may be on
+        the other side of a partition, and none where there are none.  Never fails.
         """
 
     def responsibility_changed() -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from .config.accept import accept_first, trust_of
 from .config.document import Configuration, ConfigurationError
 from .enrollment.authority import OverlayAuthority
-from .enrollment.client import EnrollmentClient, EnrollmentError, Refused, with_patience
+from .enrollment.client import (
+    EnrollmentClient,
+    EnrollmentError,
+    document_url,
+    fetch_document,
+    with_patience,
+)
 from .enrollment.publication import first_document
-from .enrollment.tls import ServerPolicy, issued_by_overlay, pinned_key
+from .enrollment.tls import named_server, pinned_server
 from .security.certificates import (
     PrivateKey,
     certificate_pem,
@@ -96,7 +99,7 @@ class Enrollment:
     async def by_token(self, start: JoinByToken) -> Credentials:
         """With a token from `p2psip invite`."""
         token = start.token
-        client = EnrollmentClient(self._reactor, token.urls, ServerPolicy(pinned_key(token.server_key)))
+        client = EnrollmentClient(self._reactor, token.urls, pinned_server(token.server_key, token.overlay))
         try:
             document = await self._patiently(client.configuration)
             configuration = _accepted(document, token.overlay)
@@ -124,9 +127,7 @@ class Enrollment:
                 f"{overlay} exists at {start.host}:{start.port}: join it with --join TOKEN (from "
                 "`p2psip invite` there), or with --account and --password-file"
             )
-        document = await self._download(
-            f"https://{overlay}/.well-known/reload-config", start.host, start.port
-        )
+        document = await self._download(document_url(overlay), (start.host, start.port))
         return await self._by_account(document, overlay, account, password)
 
     async def _by_account(self, document: bytes, overlay: str, account: str, password: str) -> Credentials:
@@ -159,34 +160,28 @@ class Enrollment:
     async def _patiently(self, ask: Callable[[], Any]) -> bytes:
         try:
             return await with_patience(ask, self._reactor, self._waiting)
-        except (Refused, EnrollmentError) as e:
+        except EnrollmentError as e:
             raise StartError(str(e)) from e
 
-    async def _download(self, url: str, host: str | None = None, port: int = 443) -> bytes:
-        base = url.removesuffix("/.well-known/reload-config")
-        client = EnrollmentClient(self._reactor, [base], BrowserLikePolicyForHTTPS())
-        try:
-            return await self._patiently(client.configuration)
-        finally:
-            await client.close()
+    async def _download(self, url: str, connect_to: tuple[str, int] | None = None) -> bytes:
+        return await self._patiently(lambda: fetch_document(self._reactor, url, connect_to=connect_to))
 
 
 def enrollment_client(
     reactor: Any, configuration: Configuration, credentials: Credentials | None = None
 ) -> EnrollmentClient:
-    """Asks the enrollment servers of a configuration, showing this node's certificate if there is one."""
-    judge = issued_by_overlay(configuration.root_certificates, configuration.instance_name, _utc)
-    policy = (
-        ServerPolicy(judge, credentials.identity.certificate, credentials.key)
-        if credentials is not None
-        else ServerPolicy(judge)
+    """Asks the enrollment servers of a configuration, showing this node's certificate if there is one.
+
+    RFC 6940 §11.3: the server's certificate has to match the overlay's name.
+    """
+    name, roots = configuration.instance_name, configuration.root_certificates
+    server = (
+        named_server(name, roots)
+        if credentials is None
+        else named_server(name, roots, credentials.identity.certificate, credentials.key)
     )
     urls = [url.removesuffix(ENROLL) for url in configuration.enrollment_servers]
-    return EnrollmentClient(reactor, urls, policy)
-
-
-def _utc() -> datetime:
-    return datetime.now(UTC)
+    return EnrollmentClient(reactor, urls, server)
 
 
 def _accepted(document: bytes, overlay: str) -> Configuration:

@@ -6,7 +6,7 @@ import base64
 import time
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -25,6 +25,7 @@ from .errors import LinkError, NotJoined, RELOADError
 from .ids import NodeId
 from .node import Node
 from .phones import contact_json
+from .running import Running
 from .sip.errors import SIPFailure
 from .usages.sip import SIPUsage
 from .wire.codes import LAST_INDEX, DataModel
@@ -32,9 +33,6 @@ from .wire.errors import EncodeError
 from .wire.header import Destination, NodeDestination, ResourceDestination
 from .wire.methods import PingReq
 from .wire.storage import ArrayEntry, DataValue, DictionaryEntry, StoredData
-
-if TYPE_CHECKING:
-    from .service import NodeService
 
 EXPECTED: Final = (
     RELOADError,
@@ -49,10 +47,16 @@ EXPECTED: Final = (
 """What may go wrong without being a bug: told to the operator in one line."""
 
 
+class Administered(Running, Protocol):
+    """A running node, with the authority where it holds that."""
+
+    authority: AuthorityService | None
+
+
 class Operator:
     """The requests of the operator of one node."""
 
-    def __init__(self, service: NodeService) -> None:
+    def __init__(self, service: Administered) -> None:
         self._service = service
 
     def routes(self) -> Mapping[tuple[str, str], Route]:

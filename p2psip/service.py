@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from .authority import AuthorityService
 from .config.accept import accept_first
 from .control import ControlServer
+from .enrollment.client import renewal_time
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
 from .joining import Credentials, Enrollment, enrollment_client, found, from_state
@@ -325,8 +326,7 @@ class NodeService(Service):
         if credentials is None or node is None:
             return
         identity = credentials.identity
-        due = identity.not_before + (identity.not_after - identity.not_before) * 2 / 3
-        if time.time() < due:
+        if time.time() < renewal_time(identity):
             return
         client = self._enrollment_client()
         try:

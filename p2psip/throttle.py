@@ -9,7 +9,8 @@ from collections import OrderedDict
 class Throttle:
     """Counts failures by key (an address, an account) and says how long the next attempt has to wait.
 
-    The first `free` failures cost nothing; each further one doubles the wait, from `base` seconds to `ceiling`.
+    The first `free` failures cost nothing; each further one doubles the wait, from `base` seconds on, up to
+    `ceiling`.
     A key without failures for `forget` seconds is forgotten.  At most `size` keys are kept; those that failed
     longest ago give way.  `now` is in seconds and never goes back.
     """

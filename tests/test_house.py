@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 import p2psip
 
 HOUSE = """
-    service options control cli | testing | plugins    # only service and cli import a reactor
+    service options startup joining ports phones running authority control routes cli | testing | plugins
+                                                       # only service and cli import a reactor
     usages | enrollment
     node | sip
     storage.replication | topology | transport | links

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .message import Request, Response
+from typing import Any
 
 
 class SIPParseError(ValueError):
@@ -17,7 +14,7 @@ class SIPParseError(ValueError):
     """
 
     def __init__(
-        self, what: str, status: int = 400, message: Request | Response | None = None, fatal: bool = False
+        self, what: str, status: int = 400, message: Any = None, fatal: bool = False
     ) -> None:
         super().__init__(what)
         self.what = what
