@@ -244,8 +244,8 @@ class Chord:
         membership = self._membership
         membership.lost = False
         membership.adopt(joining)
-        self._updates.send_now(joining, ChordUpdateType.NEIGHBORS)
         self._updates.owe_neighbors()
+        self._updates.send_now(joining, ChordUpdateType.NEIGHBORS)
 
     def answer_leave(self, request: Request) -> LeaveAns:
         """Answer a Leave: as if the peer had failed, but its lists are used (RFC 6940 §10.9)."""
@@ -351,7 +351,7 @@ class Chord:
         self._updates.owe(node_id, self._updates.kind_for(node_id))
         if node_id in self._former:
             del self._former[node_id]
-            self._repair.ask(node_id)
+            self._repair.ask(node_id, again=True)
 
     def link_closed(self, node_id: NodeId) -> None:
         """The link to a node was lost or is failing: it is no member for now."""
@@ -378,7 +378,7 @@ class Chord:
     def _met(self, node_id: NodeId) -> None:
         """A peer of another ring is connected (RFC 6940 §10.7.4.4)."""
         self._updates.owe(node_id, ChordUpdateType.FULL)
-        self._repair.ask(node_id)
+        self._repair.ask(node_id, again=True)
 
     # -- Changes -------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class Joining:
         if admitting == me:
             raise LinkError("we were told that we are our own admitting peer")
         if membership.heard.get(admitting) is heard_before.get(admitting):
-            await repair.update_from(admitting, UPDATE_WITHIN)
+            await repair.update_from(admitting, UPDATE_WITHIN, fresh=True)
         repair.enabled = True
         repair.look()
         await repair.settled(NEIGHBORS_WITHIN)

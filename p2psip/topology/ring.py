@@ -212,7 +212,7 @@ class RoutingTable:
         first, last = self.finger_interval(i)
         place = bisect_left(self._sorted, first)
         node = self._sorted[place] if place < len(self._sorted) else self._sorted[0]
-        return node if node == first or within(node, first, last) else None
+        return node if node == first or (first != last and within(node, first, last)) else None
 
     def fingers(self) -> tuple[NodeId, ...]:
         """The peers of the Finger Table in ascending order, without repetition (RFC 6940 §10.7)."""

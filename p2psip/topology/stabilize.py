@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -109,10 +109,10 @@ class Repair:
             self._shunned.pop(next(iter(self._shunned)))
         self._shunned[node_id] = (self._clock.seconds() + seconds, seconds)
 
-    def ask(self, node_id: NodeId) -> None:
-        """Ask a connected node for its Update, not too often."""
+    def ask(self, node_id: NodeId, again: bool = False) -> None:
+        """Ask a connected node for its Update: not too often, unless `again`."""
         now = self._clock.seconds()
-        if now - self._asked.get(node_id, -ASK_AGAIN) < ASK_AGAIN:
+        if not again and now - self._asked.get(node_id, -ASK_AGAIN) < ASK_AGAIN:
             return
         if len(self._asked) >= MOST_REMEMBERED:
             self._asked.pop(next(iter(self._asked)))
@@ -135,7 +135,7 @@ class Repair:
         membership = self._membership
         if not self.enabled or membership.stopped or membership.leaving:
             return
-        namers = dict(self._named())
+        namers = self._named()
         if not namers:
             return
         now = self._clock.seconds()
@@ -153,24 +153,25 @@ class Repair:
             if missed:
                 self._look_at(min(missed))
 
-    def _named(self) -> Iterator[tuple[NodeId, NodeId]]:
-        """Everybody who is named but no member, and by whom; neighbors' word comes last and so counts most.
-        """
+    def _named(self) -> dict[NodeId, NodeId]:
+        """Everybody who is named but no member, and by whom: by the nearest neighbor, if by several."""
         membership = self._membership
-        table = membership.table
-        for node_id, namer in list(self._hints.items()):
-            if node_id in table or node_id == membership.me:
-                del self._hints[node_id]
-            else:
-                yield node_id, namer
+        table, me = membership.table, membership.me
+        namers: dict[NodeId, NodeId] = {}
         for namer in table.neighbors():
             lists = membership.heard.get(namer)
             if lists is None:
                 self.ask(namer)
                 continue
             for node_id in (*lists.predecessors, *lists.successors):
-                if node_id not in table and node_id != membership.me:
-                    yield node_id, namer
+                if node_id not in table and node_id != me:
+                    namers.setdefault(node_id, namer)
+        for node_id, namer in list(self._hints.items()):
+            if node_id in table or node_id == me:
+                del self._hints[node_id]
+            else:
+                namers.setdefault(node_id, namer)
+        return namers
 
     def _look_at(self, when: float) -> None:
         if self._later is not None and self._later.active():
@@ -223,13 +224,13 @@ class Repair:
         try:
             await self.update_from(node_id, GRACE)
         except EXPECTED:
-            self.ask(node_id)
+            self.ask(node_id, again=True)
             await self.update_from(node_id, PATIENCE)
 
-    def update_from(self, node_id: NodeId, seconds: float) -> Deferred[None]:
-        """Fires when a node is a member, or fails with RequestTimeout."""
+    def update_from(self, node_id: NodeId, seconds: float, fresh: bool = False) -> Deferred[None]:
+        """Fires when a node is a member, with `fresh` at its next Update, or fails with RequestTimeout."""
         waiting: Deferred[None] = Deferred()
-        if node_id in self._membership.table:
+        if node_id in self._membership.table and not fresh:
             waiting.callback(None)
             return waiting
         self._awaited.setdefault(node_id, []).append(waiting)

@@ -114,7 +114,8 @@ class Updates:
     # -- Sending -------------------------------------------------------------------------------------
 
     def send_now(self, node_id: NodeId, kind: ChordUpdateType) -> None:
-        """Send an Update at once, whatever else is on its way."""
+        """Send an Update at once, whatever else is on its way; the one that is due goes with it."""
+        self._owed.pop(node_id, None)
         self._membership.start(self._send(node_id, kind))
 
     async def _send(self, node_id: NodeId, kind: ChordUpdateType) -> None:

@@ -189,7 +189,8 @@ class RingTests(SynchronousTestCase):
     def test_known_empty(self) -> None:
         """No finger is sought where the Neighbor Table shows that nobody is."""
         me = node(0)
-        table = RoutingTable(me, [node(1 << 120), node(2 << 120), node(3 << 120), *(node(-n) for n in range(1, 4))])
+        successors = [node(1 << 120), node(2 << 120), node(3 << 120)]
+        table = RoutingTable(me, [*successors, node(-1), node(-2), node(-3)])
         self.assertFalse(table.whole_ring())
         # The last successor lies in the 7th interval; -1 in the first.
         self.assertEqual(table.missing_fingers(), [2, 3, 4, 5, 6])
