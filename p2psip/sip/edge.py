@@ -60,16 +60,13 @@ _NOT_SIP = b"\r\n\0 "
 class ServerRequest:
     """A request that came in, as the transaction user sees it."""
 
-    __slots__ = ("_edge", "_transaction", "source")
+    __slots__ = ("_edge", "_transaction", "request", "source")
 
     def __init__(self, edge: SIPEdge, transaction: ServerTransaction) -> None:
         self._edge = edge
         self._transaction = transaction
+        self.request = transaction.request
         self.source: Source = cast(EdgeFlow, transaction.flow).source
-
-    @property
-    def request(self) -> Request:
-        return self._transaction.request
 
     @property
     def answered(self) -> bool:

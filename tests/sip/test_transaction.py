@@ -82,7 +82,7 @@ class MachineTestCase(SynchronousTestCase):
         return action.transaction
 
     def respond(self, transaction: ServerTransaction, status: int, stateless: bool = False) -> list[str]:
-        transaction.respond(transaction.request.response(status, to_tag="b"), self.now, stateless)
+        transaction.respond(request().response(status, to_tag="b"), self.now, stateless)
         return self.happened()
 
     def receive(self, message: Request, flow: FakeFlow = UDP) -> list[str]:
@@ -188,6 +188,13 @@ class NonInviteServerTests(MachineTestCase):
         self.assertEqual(self.receive(request("OPTIONS")), ["SIP/2.0 200 OK"])
         self.until(32)
         self.assertEqual(self.receive(request("OPTIONS")), ["RequestReceived"])
+
+    def test_the_request_is_let_go(self) -> None:
+        """What only waits for repetitions does not keep the request."""
+        for method, status in (("OPTIONS", 200), ("INVITE", 404), ("INVITE", 200)):
+            transaction = self.serve(request(method, f";branch=z9hG4bK{method}{status}"), UDP)
+            self.respond(transaction, status)
+            self.assertEqual(transaction.request.headers, {})
 
     def test_tcp(self) -> None:
         transaction = self.serve(request("OPTIONS"), TCP)
