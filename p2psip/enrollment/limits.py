@@ -1,0 +1,136 @@
+"""What keeps the enrollment server from being overwhelmed: bounds on connections, on work, on rates."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+
+from ..throttle import source_key
+
+T = TypeVar("T")
+
+
+class Busy(Exception):
+    """There is no room for this now, or whoever asks has to wait; `seconds` says how long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Slots:
+    """Lets so many pieces of work run at once, and so many more wait."""
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self._semaphore = DeferredSemaphore(running)
+        self._room = running + waiting
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` answers, in its turn.
+
+        :raises Busy: too many are waiting.
+        """
+        if not self._room:
+            raise Busy(1.0)
+        self._room -= 1
+        try:
+            await self._semaphore.acquire()
+            try:
+                return await work()
+            finally:
+                self._semaphore.release()
+        finally:
+            self._room += 1
+
+
+class Allowance:
+    """How often each key may do something: `burst` times at once, and `rate` times a second in the long run.
+
+    Of at most `size` keys it is known how often they did; those that did it longest ago give way.
+    """
+
+    def __init__(self, rate: float, burst: float, size: int = 10000) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._size = size
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def delay(self, key: str, now: float) -> float:
+        """Seconds until `key` may do it once more; 0 when it may at once."""
+        return max(0.0, (1.0 - self._current(key, now)) / self._rate)
+
+    def spend(self, key: str, now: float) -> None:
+        """`key` did it."""
+        left = self._current(key, now)
+        self._left[key] = max(0.0, left - 1.0), now
+        self._left.move_to_end(key)
+        while len(self._left) > self._size:
+            self._left.popitem(last=False)
+
+    def _current(self, key: str, now: float) -> float:
+        left, since = self._left.get(key, (self._burst, now))
+        return min(self._burst, left + (now - since) * self._rate)
+
+
+class _Counted(ProtocolWrapper):
+    """A connection that is counted from its first moment to its last."""
+
+    source = ""
+    deadline: IDelayedCall | None = None
+
+
+class BoundedConnections(WrappingFactory):
+    """Refuses connections beyond `total`, and `per_address` of one address; ends each after `lifetime` s.
+
+    It has to stand below TLS, so that handshakes count as well.
+    """
+
+    protocol = _Counted
+    noisy = False
+
+    def __init__(
+        self,
+        wrapped: IProtocolFactory,
+        clock: IReactorTime,
+        total: int = 500,
+        per_address: int = 50,
+        lifetime: float = 600.0,
+    ) -> None:
+        super().__init__(wrapped)  # type: ignore[no-untyped-call]
+        self._clock = clock
+        self._total = total
+        self._per_address = per_address
+        self._lifetime = lifetime
+        self._open: Counter[str] = Counter()
+        self.refused = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A protocol for a new connection, or None to close it."""
+        source = source_key(getattr(addr, "host", ""))
+        if self._open.total() >= self._total or self._open[source] >= self._per_address:
+            self.refused += 1
+            return None
+        protocol: Any = super().buildProtocol(addr)
+        if protocol is not None:
+            protocol.source = source
+        return protocol
+
+    def registerProtocol(self, p: _Counted) -> None:
+        """A connection is open."""
+        super().registerProtocol(p)  # type: ignore[no-untyped-call]
+        self._open[p.source] += 1
+        p.deadline = self._clock.callLater(self._lifetime, p.abortConnection)
+
+    def unregisterProtocol(self, p: _Counted) -> None:
+        """A connection is closed."""
+        super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
+        self._open[p.source] -= 1
+        if not self._open[p.source]:
+            del self._open[p.source]
+        if p.deadline is not None and p.deadline.active():
+            p.deadline.cancel()
