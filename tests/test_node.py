@@ -27,6 +27,7 @@ from p2psip.node import Node, installed
 from p2psip.node.hosts import LinkHost, Links, RenewableSigner, TopologyHost
 from p2psip.node.values import StorageTimes
 from p2psip.testing import EPOCH, World
+from p2psip.usages.certificate import CertificateUsageFactory
 from p2psip.wire.header import NodeDestination, ResourceDestination
 from p2psip.wire.methods import NumResources, PingReq, ProbeReq, ResponsibleSet, Uptime
 from p2psip.wire.storage import DataValue, DictionaryEntry
@@ -111,7 +112,7 @@ class OneNodeTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """A stopped node leaves no timer behind."""
-        world = World(3)
+        world = World(3, usages=[CertificateUsageFactory()])
         for node in list(world.nodes):
             world.result(node.stop())
         world.run(1)

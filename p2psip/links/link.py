@@ -16,7 +16,7 @@ from .handshake import Secured, SecuredConnection
 
 TLS_TCP_FH_NO_ICE = "TLS-TCP-FH-NO-ICE"
 
-MOST_QUEUED = 262144
+MOST_QUEUED = 1 << 20
 """Bytes of messages that wait for a link that is blocked; further ones are refused."""
 
 

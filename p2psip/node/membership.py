@@ -50,6 +50,7 @@ class Membership:
         self._random = random
         self._found_after = found_after
         self._entering: Deferred[None] | None = None
+        self._stopped = False
 
     @property
     def entering(self) -> bool:
@@ -63,7 +64,7 @@ class Membership:
 
     def enter(self) -> None:
         """Join, however long it takes."""
-        if self._entering is None:
+        if self._entering is None and not self._stopped:
             self._entering = Deferred.fromCoroutine(self._enter())
             self._entering.addErrback(self._failed)
 
@@ -72,7 +73,8 @@ class Membership:
         self.enter()
 
     def stop(self) -> None:
-        """Try no longer."""
+        """Try no longer, for good."""
+        self._stopped = True
         if self._entering is not None:
             self._entering.cancel()
 
@@ -91,6 +93,8 @@ class Membership:
                 await self._topology.join()
                 break
             except (RELOADError, LinkError, TimeoutError) as error:
+                if self._stopped:
+                    raise CancelledError from error
                 alone = self._clock.seconds() - alone_since
                 if self._found_after is not None and alone >= self._found_after and not self._table.connected():
                     self.log.warn("nobody answers: founding the overlay anew")  # noqa: G010 - no alias in Twisted

@@ -109,6 +109,7 @@ class Node:
         self._now = now
         self._started_at = clock.seconds()
         self._running = False
+        self._usages_started = False
         self._prodded: set[NodeId] = set()
         self._save_configuration = save_configuration
         self._tell_joined = joined
@@ -299,7 +300,7 @@ class Node:
 
     async def _leave(self) -> None:
         self.membership.stop()
-        await DeferredList([usage.stop() for usage in self.usages.values()])
+        await self._stop_usages()
         await self.topology.leave()
         await self.stop()
 
@@ -313,15 +314,22 @@ class Node:
         self.topology.stop()
         self.replication.stop()
         self.transactions.stop()
+        await self._stop_usages()
         self.table.stop()
         stopping = [protocol.stop() for protocol in self.link_protocols]
         closed = DeferredList([stopped.addErrback(self._log_failure) for stopped in stopping])
         await closed.addTimeout(STOP_PATIENCE, self.clock).addErrback(lambda failure: [])
 
+    async def _stop_usages(self) -> None:
+        started, self._usages_started = self._usages_started, False
+        if started:
+            await DeferredList([usage.stop() for usage in self.usages.values()])
+
     # -- What happens to it --------------------------------------------------------------------------------
 
     def _joined(self) -> None:
         self.log.info("{node_id} is in the overlay", node_id=self.node_id.hex())
+        self._usages_started = True
         for usage in self.usages.values():
             usage.start().addErrback(self._log_failure)
         self._tell_joined()

@@ -94,6 +94,7 @@ class Transactions:
         self._limit = limit
         self._open: dict[int, _Transaction] = {}
         self.rtt: float | None = None
+        self._stopped = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -110,6 +111,8 @@ class Transactions:
         Fails with the RELOADError answered, RequestTimeout, TooManyRequests, or what the first `transmit` raised.
         Cancelling the Deferred ends the retransmissions.
         """
+        if self._stopped:
+            raise RequestTimeout("this node is stopping")
         if len(self._open) >= self._limit:
             self._count("too many requests outstanding")
             raise TooManyRequests("too many requests outstanding")
@@ -197,7 +200,8 @@ class Transactions:
             self.rtt = sample if self.rtt is None else self.rtt + (sample - self.rtt) / 8
 
     def stop(self) -> None:
-        """Fail every request that is outstanding."""
+        """Fail every request that is outstanding, and those to come."""
+        self._stopped = True
         for transaction_id in list(self._open):
             transaction = self._forget(transaction_id)
             if transaction is not None:

@@ -28,6 +28,7 @@ from p2psip.interfaces import (
     ILinkProtocolFactory,
 )
 from p2psip.links.addresses import host_candidates
+from p2psip.links.link import MOST_QUEUED
 from p2psip.links.tls import LINK_TYPE, MOST_HANDSHAKES_OF_ONE, TLSLinkFactory, TLSLinks
 from p2psip.security.certificates import Authority, generate_key, make_authority
 from p2psip.security.identity import Identity
@@ -403,7 +404,7 @@ class MessageTests(LinksTestCase):
                 await deferLater(clock, 0)
             self.assertLess(sent, 5000)
         self.assertFalse(link.send(bytes(8000)))
-        self.assertLessEqual(cast(Any, link)._queued, 262144)
+        self.assertLessEqual(cast(Any, link)._queued, MOST_QUEUED)
         cast(Any, theirs).transport.resumeProducing()
         await self.until(lambda: len(self.owner(b).messages) == sent)
         self.assertEqual([int.from_bytes(each[8000:]) for each in self.owner(b).messages], list(range(sent)))

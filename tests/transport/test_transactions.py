@@ -110,6 +110,12 @@ class TransactionTests(SynchronousTestCase):
         for answered in first, second:
             self.failureResultOf(answered, RequestTimeout)
 
+    def test_stopped(self) -> None:
+        """After the end no request is begun."""
+        self.transactions.stop()
+        self.assertRaises(RequestTimeout, self.begin)
+        self.assertEqual(self.sent, [])
+
     def test_cancel(self) -> None:
         """Cancelling ends the retransmissions."""
         answered = self.begin()
