@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from math import ceil
+from typing import NamedTuple
 
 from ..throttle import Throttle, source_key
 from .digest import (
@@ -35,6 +36,13 @@ class Challenged(SIPFailure):
     status = 401
 
 
+class Proven(NamedTuple):
+    """Who sent a request, as its digest proves."""
+
+    user: str
+    device: str
+
+
 class Authenticator:
     """Checks digest credentials of requests of one domain, whose name is the realm.
 
@@ -62,8 +70,8 @@ class Authenticator:
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.counters: Counter[str] = Counter()
 
-    async def authenticate(self, request: Request, host: str, now: float) -> str:
-        """The user who sent `request` from `host`.
+    async def authenticate(self, request: Request, host: str, now: float) -> Proven:
+        """Who sent `request` from `host`.
 
         :raises Challenged: the response has to ask for (other) credentials.
         :raises Unavailable: too many wrong ones came, or the secrets cannot be had now.
@@ -83,12 +91,12 @@ class Authenticator:
             self.counters["digest not as asked"] += 1
             raise self._challenge(request, now)
         self._check_uri(proof, request)
-        await self._check_digest(proof, proof.nc, request, source, now)
-        return proof.username
+        return Proven(proof.username, await self._check_digest(proof, proof.nc, request, source, now))
 
     async def _check_digest(
         self, proof: DigestCredentials, nc: str, request: Request, source: str, now: float
-    ) -> None:
+    ) -> str:
+        """The device that `proof` is of."""
         account = proof.username
         trusted = (account, source) in self._trusted
         if not trusted:
@@ -101,10 +109,15 @@ class Authenticator:
         except BaseException:
             self._by_account.forgive(account)
             raise
-        if not any(
-            device.algorithm == proof.algorithm and verify_response(proof, request.method, device.ha1)
-            for device in known
-        ):
+        name = next(
+            (
+                device.device
+                for device in known
+                if device.algorithm == proof.algorithm and verify_response(proof, request.method, device.ha1)
+            ),
+            None,
+        )
+        if name is None:
             self.counters["wrong credentials"] += 1
             self._by_source.failed(source, now)
             raise self._challenge(request, now)
@@ -115,6 +128,7 @@ class Authenticator:
         self._trusted[account, source] = None
         if not trusted and len(self._trusted) > _MOST_TRUSTED:
             self._trusted.popitem(last=False)
+        return name
 
     def _own_credentials(self, request: Request) -> DigestCredentials | None:
         """The request's credentials for our realm; those for others are none of our business."""

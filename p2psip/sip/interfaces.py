@@ -60,7 +60,9 @@ class BindingRow(NamedTuple):
     call_id: str
     cseq: int
     source: str
-    """Where it was registered from: "UDP 192.0.2.1:5060"."""
+    """Where it was registered from: "UDP 192.0.2.1 5060"."""
+    device: str
+    """Whose password registered it."""
 
 
 class ICredentials(Interface):

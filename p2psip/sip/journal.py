@@ -13,11 +13,12 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS bindings (
     aor TEXT NOT NULL, uri TEXT NOT NULL, parameters TEXT NOT NULL, q REAL, expires_at REAL NOT NULL,
     call_id TEXT NOT NULL, cseq INTEGER NOT NULL, source TEXT NOT NULL,
+    device TEXT NOT NULL,
     PRIMARY KEY (aor, uri)
 ) WITHOUT ROWID
 """
 _DELETE = "DELETE FROM bindings WHERE aor = ?"
-_INSERT = "INSERT OR REPLACE INTO bindings VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO bindings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @implementer(IBindingJournal)

@@ -27,7 +27,7 @@ class Wish(NamedTuple):
 class Binding:
     """One contact of an AOR."""
 
-    __slots__ = ("_uri", "call_id", "cseq", "expires_at", "parameters", "q", "source", "uri_text")
+    __slots__ = ("_uri", "call_id", "cseq", "device", "expires_at", "parameters", "q", "source", "uri_text")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Binding:
         call_id: str,
         cseq: int,
         source: str,
+        device: str,
         uri: URI | None = None,
     ) -> None:
         self.uri_text = uri_text
@@ -47,6 +48,7 @@ class Binding:
         self.call_id = call_id
         self.cseq = cseq
         self.source = source
+        self.device = device
         self._uri = uri
 
     @property
@@ -69,7 +71,15 @@ class Binding:
 
     def row(self, aor: str) -> BindingRow:
         return BindingRow(
-            aor, self.uri_text, self.parameters, self.q, self.expires_at, self.call_id, self.cseq, self.source
+            aor,
+            self.uri_text,
+            self.parameters,
+            self.q,
+            self.expires_at,
+            self.call_id,
+            self.cseq,
+            self.source,
+            self.device,
         )
 
 
@@ -102,7 +112,14 @@ class Location:
         return found
 
     def prepare(
-        self, aor: str, wishes: Iterable[Wish], call_id: str, cseq: int, source: str, now: float
+        self,
+        aor: str,
+        wishes: Iterable[Wish],
+        call_id: str,
+        cseq: int,
+        now: float,
+        source: str = "",
+        device: str = "",
     ) -> list[Binding]:
         """What the bindings of `aor` would be (RFC 3261 §10.3, step 7).
 
@@ -124,7 +141,15 @@ class Location:
                 parameters = write_parameters(wish.parameters)
                 new.append(
                     Binding(
-                        wish.uri_text, parameters, wish.q, now + wish.expires, call_id, cseq, source, wish.uri
+                        wish.uri_text,
+                        parameters,
+                        wish.q,
+                        now + wish.expires,
+                        call_id,
+                        cseq,
+                        source,
+                        device,
+                        wish.uri,
                     )
                 )
         if len(new) > self._most_contacts:

@@ -19,6 +19,7 @@ from .location import Binding, Location, Wish
 from .message import Request, Response
 
 _RETRY_AFTER = 30
+_LONGEST_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,28 +83,34 @@ class Registrar:
             raise SIPFailure(403)
         return self._listing(request, self._location.bindings(self._domain.aor(request.to.uri), now), now)
 
+    def remove(self, aor: str, now: float, device: str | None = None) -> Deferred[None]:
+        """Forget all bindings of `aor`, whose account is gone, or those of one revoked device.
+
+        They are gone from here at once; the overlay hears of it.  Fails as the store does.
+        """
+        return Deferred.fromCoroutine(self._remove(aor, now, device))
+
     def expire(self, now: float) -> Deferred[None]:
         """Forget bindings that have ended; the overlay hears of users who have none left.  Never fails."""
         return Deferred.fromCoroutine(self._expire(now))
 
-    def remove(self, aor: str, now: float) -> Deferred[None]:
-        """Forget all bindings of `aor`, whose account is gone; the overlay hears of it.  Fails as the store does."""
-        return Deferred.fromCoroutine(self._remove(aor, now))
-
-    async def _remove(self, aor: str, now: float) -> None:
-        lock = await self._acquire(aor)
-        try:
-            if self._location.bindings(aor, now):
-                self._location.commit(aor, [])
-                self._save(aor, [])
-                self.counters["removed with the account"] += 1
-                await self._store.unregister(aor)
-        finally:
-            self._release(aor, lock)
-
     def next_expiry(self) -> float | None:
         """When `expire` is due."""
         return self._location.next_expiry()
+
+    async def _remove(self, aor: str, now: float, device: str | None) -> None:
+        lock = await self._acquire(aor)
+        try:
+            bindings = self._location.bindings(aor, now)
+            left = [] if device is None else [binding for binding in bindings if binding.device != device]
+            if len(left) == len(bindings):
+                return
+            self._location.commit(aor, left)
+            self._save(aor, left)
+            self.counters["removed as revoked"] += 1
+            await self._tell(aor, left, now)
+        finally:
+            self._release(aor, lock)
 
     async def _expire(self, now: float) -> None:
         for aor in self._location.expire(now):
@@ -135,13 +142,13 @@ class Registrar:
     async def _register(self, request: Request, source: Source, now: float) -> Response:
         if not self._domain.covers(request.uri):
             raise SIPFailure(404)
-        user = await self._authenticator.authenticate(request, source.host, now)
+        proven = await self._authenticator.authenticate(request, source.host, now)
         try:
             aor = self._domain.aor(request.to.uri)
         except SIPFailure as failure:
             # RFC 3261 s10.3: "If the address-of-record is not valid [...] 404"; RFC 4475 s3.3.4 for the scheme.
             raise SIPFailure(400 if failure.status == 416 else 404) from failure
-        if aor != f"{user}@{self._domain.name}":
+        if aor != f"{proven.user}@{self._domain.name}":
             self.counters["another user's AOR"] += 1
             raise SIPFailure(403)
         if "Contact" not in request.headers:
@@ -149,14 +156,16 @@ class Registrar:
             return self._listing(request, self._location.bindings(aor, now), now)
         lock = await self._acquire(aor)
         try:
-            bindings = await self._change(aor, request, source, now)
+            bindings = await self._change(aor, request, source, proven.device, now)
         finally:
             self._release(aor, lock)
         return self._listing(request, bindings, now)
 
-    async def _change(self, aor: str, request: Request, source: Source, now: float) -> list[Binding]:
+    async def _change(
+        self, aor: str, request: Request, source: Source, device: str, now: float
+    ) -> list[Binding]:
         """Do what the Contacts ask for; the bindings after it."""
-        call_id, cseq = check_utf8(request.call_id), request.cseq.number
+        call_id, cseq = _to_keep(request.call_id), request.cseq.number
         if request.wildcard_contact:
             if request.get("Expires") != "0":
                 raise SIPFailure(400, "Wildcard Contact Without Expires 0")
@@ -164,13 +173,11 @@ class Registrar:
         else:
             wishes = [self._wish(contact, request.expires) for contact in request.contacts]
             where = f"{source.transport} {source.host} {source.port}"
-            prepared = self._location.prepare(aor, wishes, call_id, cseq, where, now)
+            prepared = self._location.prepare(aor, wishes, call_id, cseq, now, where, device)
         known = bool(self._location.bindings(aor, now))
         try:
-            if prepared:
-                await self._store.register(aor, max(binding.remaining(now) for binding in prepared))
-            elif known:
-                await self._store.unregister(aor)
+            if prepared or known:
+                await self._tell(aor, prepared, now)
         except SIPFailure:
             self.counters["overlay refused"] += 1
             raise
@@ -184,6 +191,13 @@ class Registrar:
         self.counters["registered" if prepared else "removed"] += 1
         return self._location.bindings(aor, now)
 
+    async def _tell(self, aor: str, bindings: list[Binding], now: float) -> None:
+        """Tell the overlay that `bindings` are those of `aor`."""
+        if bindings:
+            await self._store.register(aor, max(binding.remaining(now) for binding in bindings))
+        else:
+            await self._store.unregister(aor)
+
     def _wish(self, contact: NameAddr, expires_header: int | None) -> Wish:
         expires = contact.expires
         if expires is None:
@@ -192,7 +206,7 @@ class Registrar:
             self.counters["interval too brief"] += 1
             raise SIPFailure(423, headers=(("Min-Expires", str(self._lifetimes.shortest)),))
         parameters = {name: value for name, value in contact.parameters.items() if name not in ("q", "expires")}
-        check_utf8(contact.uri_text + write_parameters(parameters))
+        _to_keep(contact.uri_text + write_parameters(parameters))
         return Wish(contact.uri_text, contact.uri, parameters, contact.q, min(expires, self._lifetimes.longest))
 
     def _listing(self, request: Request, bindings: list[Binding], now: float) -> Response:
@@ -205,3 +219,10 @@ class Registrar:
     def _save(self, aor: str, bindings: list[Binding]) -> None:
         if self._journal is not None:
             self._journal.save(aor, [binding.row(aor) for binding in bindings])
+
+
+def _to_keep(text: str) -> str:
+    """`text` of a stranger, which can be kept: it is UTF-8 and not too long."""
+    if len(text) > _LONGEST_KEPT:
+        raise SIPFailure(400, "Contact Or Call-ID Too Long")
+    return check_utf8(text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, MessageLengthError
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -91,8 +92,9 @@ class DatagramPort(DatagramProtocol):
             return False
         try:
             self.transport.write(data, (host, port))
-        except OSError:
-            return False  # no route, too long, no buffer: as lost on the way
+        except (OSError, MessageLengthError) as error:
+            # A full buffer is a loss on the way like any other; what can never go is told.
+            return isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOBUFS)
         return True
 
 

@@ -197,6 +197,25 @@ class UDPTests(EdgeTestCase):
             self.assertEqual(response.status, status)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    async def test_response_too_large_for_a_datagram(self) -> None:
+        """It cannot go; the edge serves on."""
+        target = self.listen()["UDP"]
+        phone, _ = self.phone()
+
+        def answer_at_length(incoming: IServerRequest) -> None:
+            response = incoming.request.response(200)
+            response.body = b"x" * 66000 if len(self.user.incoming) == 0 else b""
+            self.user.incoming.append(incoming)
+            incoming.respond(response)
+
+        self.user.request_received = answer_at_length  # type: ignore[method-assign]
+        waiting = phone.next()
+        for number in range(2):
+            request = make_request("OPTIONS", Via=f"SIP/2.0/UDP a;branch=z9hG4bK{number};rport")
+            phone.transport.write(request.encode(), (target.host, target.port))
+        self.assertIn(b"z9hG4bK1", await waiting)
+        self.assertEqual(self.edge.counters["response not sent"], 1)
+
     async def test_receive_buffer(self) -> None:
         self.listen()
         handle = self.edge._ports[0].getHandle()  # type: ignore[attr-defined]

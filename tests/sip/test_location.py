@@ -30,7 +30,7 @@ class LocationTests(SynchronousTestCase):
     def update(
         self, *wishes: Wish, call_id: str = "c", cseq: int = 1, aor: str = AOR, now: float = NOW
     ) -> list[Contact]:
-        self.location.commit(aor, self.location.prepare(aor, wishes, call_id, cseq, "UDP a 1", now))
+        self.location.commit(aor, self.location.prepare(aor, wishes, call_id, cseq, now, "UDP a 1", "desk"))
         return self.contacts(now, aor)
 
     def contacts(self, now: float = NOW, aor: str = AOR) -> list[Contact]:
@@ -45,7 +45,7 @@ class LocationTests(SynchronousTestCase):
         self.assertEqual(self.contacts(NOW + 99.5)[0].expires, 1)
 
     def test_nothing_before_commit(self) -> None:
-        prepared = self.location.prepare(AOR, [wish("<sip:a@h>")], "c", 1, "", NOW)
+        prepared = self.location.prepare(AOR, [wish("<sip:a@h>")], "c", 1, NOW)
         self.assertEqual((len(prepared), self.contacts()), (1, []))
 
     def test_refresh_and_removal(self) -> None:
@@ -123,25 +123,25 @@ class JournalTests(SynchronousTestCase):
         """What was saved is there for another process, though the connection was never closed."""
         location = Location()
         for aor, name in ((AOR, "a"), ("bob@example.org", "b")):
-            location.commit(aor, location.prepare(aor, [wish(f"<sip:{name}@h>;q=0.5;+x=y", 60)], "c", 7, "UDP a 1", NOW))
+            location.commit(aor, location.prepare(aor, [wish(f"<sip:{name}@h>;q=0.5;+x=y", 60)], "c", 7, NOW, "UDP a 1", "d"))
             self.journal.save(aor, location.dump(aor))
         self.journal.save("bob@example.org", [])
         again = Location()
         again.load(SQLiteJournal(sqlite3.connect(self.path, isolation_level=None)).load(), NOW + 10)
         self.assertEqual(again.aors(), [AOR])
         (binding,) = again.bindings(AOR, NOW + 10)
-        self.assertEqual(binding.row(AOR), BindingRow(AOR, "sip:a@h", ";+x=y", 0.5, NOW + 60, "c", 7, "UDP a 1"))
+        self.assertEqual(binding.row(AOR), BindingRow(AOR, "sip:a@h", ";+x=y", 0.5, NOW + 60, "c", 7, "UDP a 1", "d"))
         self.assertEqual(binding.header(NOW + 10), "<sip:a@h>;+x=y;q=0.5;expires=50")
 
     def test_what_ended_or_is_broken_stays_out(self) -> None:
         location = Location()
-        good = BindingRow(AOR, "sip:a@h", "", None, NOW + 1, "c", 1, "")
+        good = BindingRow(AOR, "sip:a@h", "", None, NOW + 1, "c", 1, "", "")
         rows = [good, good._replace(uri="?", aor="b"), good._replace(parameters="x", aor="c"), good._replace(aor="d")]
         location.load([*rows[:3], rows[3]._replace(expires_at=NOW)], NOW)
         self.assertEqual(location.aors(), [AOR])
 
     def test_all_or_nothing(self) -> None:
-        good = BindingRow(AOR, "sip:a@h", "", None, NOW + 1, "c", 1, "")
+        good = BindingRow(AOR, "sip:a@h", "", None, NOW + 1, "c", 1, "", "")
         self.journal.save(AOR, [good])
         bad = good._replace(uri="\udc80")
         self.assertRaises(UnicodeError, self.journal.save, AOR, [good._replace(cseq=2), bad])

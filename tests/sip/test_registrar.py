@@ -246,6 +246,34 @@ class RegistrarTests(ServerTestCase):
     def test_second_device(self) -> None:
         self.assertEqual(self.ask_as(make_request(Contact="<sip:a@h>"), "second").status, 200)
 
+    def contacts(self) -> list[str]:
+        return [contact.uri for contact in self.registrar.query(f"alice@{DOMAIN}", self.now)]
+
+    def test_revoked(self) -> None:
+        """The bindings of a revoked device go, and with the account all; the overlay and the journal hear of it."""
+        self.register("<sip:first@h>")
+        self.ask_as(make_request(Contact="<sip:second@h>", call_id="2"), "second")
+        self.store.calls.clear()
+        aor = f"alice@{DOMAIN}"
+        self.successResultOf(self.registrar.remove(aor, self.now, "device1"))
+        self.assertEqual((self.contacts(), self.store.calls), (["sip:first@h"], [("register", aor, "3600")]))
+        self.assertEqual([row.uri for row in self.journal.load()], ["sip:first@h"])
+        self.successResultOf(self.registrar.remove(aor, self.now, "device1"))
+        self.successResultOf(self.registrar.remove(aor, self.now))
+        self.successResultOf(self.registrar.remove(aor, self.now))
+        self.assertEqual((self.contacts(), self.store.calls[1:]), ([], [("unregister", aor)]))
+
+    def test_revoked_though_the_overlay_fails(self) -> None:
+        self.register("<sip:first@h>")
+        self.store.failure = Unavailable()
+        self.failureResultOf(self.registrar.remove(f"alice@{DOMAIN}", self.now), Unavailable)
+        self.assertEqual((self.contacts(), self.journal.load()), ([], []))
+
+    def test_too_long_to_keep(self) -> None:
+        for headers in ({"Contact": f"<sip:{'a' * 1024}@h>"}, {"Contact": "<sip:a@h>", "Call_ID": "c" * 1025}):
+            self.assertEqual(self.ask_as(make_request(**headers)).status, 400)
+        self.assertEqual(self.store.calls, [])
+
     def test_expired(self) -> None:
         """When the last contact ends, the overlay and the journal hear of it."""
         self.register()
