@@ -292,7 +292,7 @@ class ITopologyPlugin(Interface):
         """The neighbor to forward to for `target`; None if it is ours, or there is nobody to forward to."""
 
     def routes_over(node_id: NodeId) -> bool:
-        """Whether messages for others are routed over `node_id`: the link to it is needed."""
+        """Whether the link to `node_id` is needed to route messages: it is a neighbor or a finger."""
 
     def replica_set(resource: ResourceId) -> Sequence[NodeId]:
         """The other peers that should hold copies of `resource`, when this node is responsible for it."""

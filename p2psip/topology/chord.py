@@ -121,8 +121,15 @@ class Chord:
         return self._table.next_hop(target)
 
     def routes_over(self, node_id: NodeId) -> bool:
-        """Whether a node is in the Routing Table."""
-        return node_id in self._table
+        """Whether a node is a neighbor or a finger; other members are used as long as there is a link to
+        them.
+        """
+        table = self._table
+        return node_id in table and (
+            node_id in table.successors
+            or node_id in table.predecessors
+            or table.finger(table.finger_index(node_id)) == node_id
+        )
 
     def replica_set(self, resource: ResourceId) -> Sequence[NodeId]:
         """The next two successors; empty when this node is not responsible for `resource`."""

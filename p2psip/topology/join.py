@@ -9,7 +9,7 @@ from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from ..errors import InProgress, LinkError, RequestTimeout
+from ..errors import InProgress, LinkError, NotJoined, RequestTimeout
 from ..ids import NodeId, offset
 from ..wire.chord import ChordUpdate, FromSuccessor, Full, Neighbors
 from ..wire.methods import JoinReq, LeaveReq
@@ -66,6 +66,8 @@ class Joining:
         """
         if self.under_way:
             raise InProgress("a join is under way")
+        if self._membership.stopped:
+            raise NotJoined("the plug-in is stopped")
         self.under_way = True
         pause = PAUSE
         try:

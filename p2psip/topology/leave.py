@@ -52,7 +52,9 @@ class Leaving:
             else:
                 data = FromPredecessor(predecessors=predecessors)
             answers.append(Deferred.fromCoroutine(self._tell(node_id, data)))
-        await DeferredList(answers)
+        await DeferredList(answers, consumeErrors=True)
+        if membership.stopped:
+            return
         # They attach to one another through us, who named them (RFC 6940 §10.6).
         await membership.sleep(LINGER)
         membership.joined = False

@@ -72,6 +72,16 @@ class ChordTestCase(SynchronousTestCase):
         self.world.clock.advance(20)
         return hosts
 
+    def crowd(self) -> list[Host]:
+        """Sixteen peers, each linked to every other."""
+        self.world = World(0, Chord)
+        hosts = self.ring(*range(16))
+        for one in hosts:
+            for other in hosts:
+                self.world.link(one, other)
+        self.world.clock.advance(2)
+        return hosts
+
     def table(self, host: Host) -> dict[str, list[str]]:
         """The Neighbor Table, by names."""
         neighbors = host.topology.status()["neighbors"]
@@ -150,6 +160,10 @@ class PluginTests(ChordTestCase):
         self.assertTrue(one.topology.routes_over(other.node_id))
         self.assertFalse(one.topology.routes_over(stranger.node_id))
         self.assertEqual(one.topology.next_hop(offset(stranger.node_id, 1)), other.node_id)
+        hosts = self.crowd()
+        needed = {place for place, host in enumerate(hosts) if hosts[0].topology.routes_over(host.node_id)}
+        # Three neighbors on either side, and the first beyond half, a quarter and an eighth of the ring.
+        self.assertEqual(needed, {1, 2, 3, 4, 8, 13, 14, 15})
 
 
 class JoinTests(ChordTestCase):
