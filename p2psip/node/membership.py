@@ -50,12 +50,13 @@ class Membership:
         self._random = random
         self._found_after = found_after
         self._entering: Deferred[None] | None = None
+        self._under_way = False
         self._stopped = False
 
     @property
     def entering(self) -> bool:
         """Whether this node is on its way into the overlay."""
-        return self._entering is not None
+        return self._under_way
 
     def found(self) -> None:
         """Be the first node of the overlay."""
@@ -64,7 +65,8 @@ class Membership:
 
     def enter(self) -> None:
         """Join, however long it takes."""
-        if self._entering is None and not self._stopped:
+        if not self._under_way and not self._stopped:
+            self._under_way = True
             self._entering = Deferred.fromCoroutine(self._enter())
             self._entering.addErrback(self._failed)
 
@@ -79,7 +81,7 @@ class Membership:
             self._entering.cancel()
 
     def _failed(self, failure: Failure) -> None:
-        self._entering = None
+        self._under_way = False
         if failure.check(CancelledError) is None:
             self.log.failure("this node gave up joining", failure)
 
@@ -105,5 +107,5 @@ class Membership:
             attempt += 1
             pause = min(2 * pause, LONGEST_PAUSE)
             await deferLater(self._clock, wait)
-        self._entering = None
+        self._under_way = False
         self._joined()
