@@ -72,8 +72,7 @@ class Node:
     `port`, and offered to others at `advertise`.  `save_configuration` is given each newer document; `joined` is called
     each time that the node has become part of the overlay.  `verifier`
     replaces the one that judges by certificates, for simulations.  With `client` the node does not become a peer.
-    After `found_after` seconds alone it founds the overlay anew; None: never.  `joined` is called each time that the
-    node has become part of the overlay.
+    After `found_after` seconds alone it founds the overlay anew; None: never.
     """
 
     log = Logger()
@@ -98,7 +97,6 @@ class Node:
         found_after: float | None = None,
         joined: Callable[[], None] = lambda: None,
         verifier: IVerifier | None = None,
-        joined: Callable[[], None] = lambda: None,
     ) -> None:
         self.configuration = configuration
         self.signer = RenewableSigner(signer)
@@ -114,7 +112,6 @@ class Node:
         self._usages_started = False
         self._prodded: set[NodeId] = set()
         self._save_configuration = save_configuration
-        self._told_joined = joined
         self._tell_joined = joined
         self._support(configuration)
         self.rejected = Rejected()
@@ -332,7 +329,6 @@ class Node:
 
     def _joined(self) -> None:
         self.log.info("{node_id} is in the overlay", node_id=self.node_id.hex())
-        self._told_joined()
         self._usages_started = True
         for usage in self.usages.values():
             usage.start().addErrback(self._log_failure)
