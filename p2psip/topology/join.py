@@ -9,7 +9,7 @@ from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from ..errors import InProgress, LinkError, NotJoined, RequestTimeout
+from ..errors import InProgress, LinkError, RequestTimeout
 from ..ids import NodeId, offset
 from ..wire.chord import ChordUpdate, FromSuccessor, Full, Neighbors
 from ..wire.methods import JoinReq, LeaveReq
@@ -67,7 +67,7 @@ class Joining:
         if self.under_way:
             raise InProgress("a join is under way")
         if self._membership.stopped:
-            raise NotJoined("the plug-in is stopped")
+            raise LinkError("stopped")
         self.under_way = True
         pause = PAUSE
         try:
