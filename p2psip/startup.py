@@ -1,0 +1,115 @@
+"""What a starting node does, decided once by what it finds (docs: the life of a node)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .enrollment.tokens import JoinToken, TokenError
+from .state import StateDirectory
+
+DISCOVERY_SECONDS = 3.0
+"""How long the DNS may take to say that it knows the overlay (RFC 6940 §11.2)."""
+
+
+class StartError(Exception):
+    """The node cannot start; the text is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoin:
+    """The state directory holds credentials."""
+
+    authority: bool
+    """Whether this node may become the first one again by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinByToken:
+    """Enroll with a token from `p2psip invite`."""
+
+    token: JoinToken
+
+
+@dataclass(frozen=True, slots=True)
+class JoinByDocument:
+    """Enroll with an account, by a configuration document out of a file or from a URL."""
+
+    source: str
+    account: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """The DNS names the overlay's configuration server: target and port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Nothing is known of the overlay: found it here, or finish what was begun."""
+
+
+Start = Rejoin | JoinByToken | JoinByDocument | Discovered | Found
+
+
+def read_secret(path: str) -> str:
+    """The first line of a file, or of standard input where `path` is '-'.
+
+    :raises StartError: it cannot be read, or there is none.
+    """
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
+    except (OSError, UnicodeError) as e:
+        raise StartError(f"cannot read {path}: {e}") from e
+    if not text.strip():
+        raise StartError(f"{'standard input' if path == '-' else path} is empty")
+    return text.strip() if path == "-" else text.strip().splitlines()[0].strip()
+
+
+async def decide(
+    options: Mapping[str, Any],
+    state: StateDirectory,
+    discover: Callable[[str], Awaitable[tuple[str, int] | None]],
+) -> Start:
+    """How this node starts.
+
+    :param discover: asks the DNS for ``_reload-config._tcp.NAME``: (target, port), or None.
+    :raises StartError: the node may not start this way.
+    """
+    overlay = options["overlay"]
+    if state.has_credentials:
+        return Rejoin(authority=state.has_authority)
+    if options["join"] or options["join-file"]:
+        text = options["join"] or read_secret(options["join-file"])
+        try:
+            token = JoinToken.decode(text)
+        except TokenError as e:
+            raise StartError(str(e)) from e
+        if token.overlay != overlay:
+            raise StartError(f"the token is for the overlay {token.overlay}, not {overlay}")
+        return JoinByToken(token)
+    if options["config"]:
+        return JoinByDocument(options["config"], options["account"], read_secret(options["password-file"]))
+    if state.has_authority:
+        return Found()
+    if state.key.exists():
+        raise StartError(
+            f"an enrollment was begun in {state.path} and not finished: start again with the same --join, "
+            "--join-file or --config"
+        )
+    if not options["no-discovery"]:
+        found = await discover(overlay)
+        if found is not None:
+            return Discovered(*found)
+    if options["no-create"]:
+        raise StartError(f"nothing is known of {overlay}, and --no-create forbids to found it")
+    if options["client"]:
+        raise StartError(f"nothing is known of {overlay}, and a --client cannot found it")
+    return Found()
