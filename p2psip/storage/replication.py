@@ -57,6 +57,8 @@ class _Copies:
     version: int = 0
     """Counts our changes, so that the end of an old transfer is not taken for that of the newest."""
     peers: set[NodeId] = field(default_factory=set)
+    ours: bool = False
+    """Whether we were responsible when we looked last."""
 
 
 class Replication:
@@ -121,7 +123,8 @@ class Replication:
         copies.version += 1
         if sender is not None and (sender in before or self._is_all(resource, wanted)):
             copies.peers.add(sender)
-        if not self._topology.is_responsible(resource):
+        copies.ours = self._topology.is_responsible(resource)
+        if not copies.ours:
             return
         receivers = [*self._topology.replica_set(resource)]
         receivers += [peer for peer, low, high in self._handing_over if within(resource, low, high)]
@@ -216,15 +219,22 @@ class Replication:
         """Queue `resource` for every peer that should hold it and is not known to."""
         topology = self._topology
         copies = self._copies.setdefault(resource, _Copies())
-        if topology.is_responsible(resource):
+        joining = {peer for peer, _, _ in self._handing_over}
+        responsible = topology.is_responsible(resource)
+        if responsible:
             replicas = topology.replica_set(resource)
             # Peers that have left the replica set are not kept up to date any more.
-            copies.peers.intersection_update([*replicas, *(peer for peer, _, _ in self._handing_over)])
+            copies.peers &= {*replicas, *joining}
             for number, peer in enumerate(replicas, 1):
                 if peer not in copies.peers:
                     self._queue(peer, Job(resource, None, number))
-        elif not copies.peers or not topology.still_keeps(resource):
-            self._queue(None, Job(resource, None, 1))
+        else:
+            if copies.ours:
+                # Those that were our replicas may forget it without our knowing.
+                copies.peers &= joining
+            if not copies.peers or not topology.still_keeps(resource):
+                self._queue(None, Job(resource, None, 1))
+        copies.ours = responsible
 
     def _is_all(self, resource: ResourceId, wanted: Wanted) -> bool:
         kinds = self._storage.kinds(resource)
@@ -376,7 +386,6 @@ class Replication:
         return (
             not self._stopped
             and topology.joined
-            and not topology.is_responsible(resource)
             and not topology.still_keeps(resource)
         )
 

@@ -103,7 +103,7 @@ class Peer:
     """One node's storage, with all that maintains it."""
 
     def __init__(self, ring: Ring, number: int) -> None:
-        self.node_id = node(number << 100)
+        self.node_id = node(number << 121)
         self.signer = FakeSigner(f"peer{number}@nodes.example.org", self.node_id)
         self.alive = True
         self.storage = MemoryStorage()
@@ -372,6 +372,17 @@ class StoredTests(ReplicationTestCase):
         # Not one message for each value and peer: what waits goes together.
         self.assertLess(len(self.ring.stores()), 10)
 
+    def test_all_to_a_peer_that_missed_some(self) -> None:
+        """A replica that has refused a value gets it with the next one."""
+        first = self.holders()[1]
+        self.ring.refuses = lambda peer, body: Forbidden() if peer is first else None
+        self.ring.store(signed(item(b"a"), kind=NODES), kind=NODES)
+        self.ring.run()
+        self.ring.refuses = lambda peer, body: None
+        self.ring.store(signed(item(b"b"), kind=NODES), kind=NODES)
+        self.ring.run()
+        self.assertEqual(set(first.values(NODES)), {b"a", b"b"})
+
     def test_lifetime_that_is_left(self) -> None:
         """[6940-7.4.1.1-20]"""
         owner, first, _ = self.holders()
@@ -430,6 +441,16 @@ class MergeTests(ReplicationTestCase):
             self.assertEqual(peer.values(NODES), newest)
             self.assertEqual(peer.storage.generation(ALICES, NODES), 9)
 
+    def test_newer_is_passed_on(self) -> None:
+        """What the responsible peer took from one replica it brings to the other."""
+        owner, first, second = self.holders()
+        for peer, time in ((owner, 1), (first, 2)):
+            held = kept(signed(single(b"%d" % time), time))
+            peer.storage.apply(ALICES, [Change(SINGLE, 1, {None: held})])
+        owner.replication.responsibility_changed()
+        self.ring.run()
+        self.assertEqual([peer.values() for peer in (owner, first, second)], [{None: b"2"}] * 3)
+
     def test_attempts_are_bounded(self) -> None:
         """A peer that claims to have newer values, and has none, is not believed for ever."""
         _, first, second = self.holders()
@@ -455,14 +476,14 @@ class RingChangeTests(ReplicationTestCase):
         """A peer that has come into the replica set gets everything. [6940-10.7.3-5]"""
         resources = self.fill(40)
         self.assert_placed(resources)
-        self.ring.kill(self.ring.peers[node(30 << 100)])
+        self.ring.kill(self.ring.peers[node(30 << 121)])
         self.ring.settle()
         self.assert_placed(resources)
 
     def test_two_neighbors_at_once(self) -> None:
         resources = self.fill(40)
         for number in (30, 40):
-            self.ring.kill(self.ring.peers[node(number << 100)])
+            self.ring.kill(self.ring.peers[node(number << 121)])
         self.ring.settle()
         self.assert_placed(resources)
 
@@ -500,6 +521,31 @@ class RingChangeTests(ReplicationTestCase):
         self.ring.wait(30)
         self.assert_placed(resources)
 
+    def test_stored_while_it_is_compared(self) -> None:
+        """What comes in while an older value is on its way to the responsible peer is not forgotten with it."""
+        owner = self.holders()[0]
+        (far,) = (peer for peer in self.ring.peers.values() if owner.topology.successors[3] == peer.node_id)
+        far.storage.apply(ALICES, [Change(SINGLE, 1, {None: kept(signed(single(b"old"), 1))})])
+        far.replication.responsibility_changed()
+        self.ring.clock.advance(0)
+        self.ring.step()
+        self.ring.step()
+        self.assertIsInstance(self.ring.sent[-1][2], StoreReq)
+        self.put(far, ALICES, 2, b"new")
+        self.ring.run()
+        self.assertEqual(far.values(), {None: b"new"})
+        self.ring.wait(30)
+        self.assertEqual((owner.values(), far.values()), ({None: b"new"}, {}))
+
+    def test_replica_for_a_second_time(self) -> None:
+        """A peer that has left the replica set, and forgotten, gets everything when it is in it again."""
+        resources = self.fill(40)
+        (passing,) = self.ring.add(35)
+        self.ring.settle()
+        self.ring.kill(passing)
+        self.ring.settle()
+        self.assert_placed(resources)
+
     def test_compared_before_it_is_sent(self) -> None:
         """Who only ceases to be a replica asks what the responsible peer has, and sends nothing of it."""
         resources = self.fill(40)
@@ -517,7 +563,7 @@ class RingChangeTests(ReplicationTestCase):
     def test_lost_peer_is_not_believed_to_have_anything(self) -> None:
         """A peer that comes back empty within the hold-down is filled again."""
         resources = self.fill(40)
-        peer = self.ring.peers[node(30 << 100)]
+        peer = self.ring.peers[node(30 << 121)]
         had = everywhere(peer.storage)
         for resource in had:
             peer.storage.remove(resource)
@@ -545,7 +591,7 @@ class RingChangeTests(ReplicationTestCase):
     def test_restart_with_old_values(self) -> None:
         """What a restarted peer has of before is compared: newer values prevail on either side."""
         resources = self.fill(20)
-        peer = self.ring.peers[node(30 << 100)]
+        peer = self.ring.peers[node(30 << 121)]
         self.ring.kill(peer)
         self.ring.settle()
         for resource in resources[:10]:
@@ -586,11 +632,11 @@ class HandOverTests(ReplicationTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.admitting = self.ring.peers[node(30 << 100)]
+        self.admitting = self.ring.peers[node(30 << 121)]
         (self.joining,) = self.ring.add(25)
         self.joining.topology.joined = False
         self.joining.topology.admitting = self.admitting.node_id
-        self.low, self.high = node(20 << 100), self.joining.node_id
+        self.low, self.high = node(20 << 121), self.joining.node_id
 
     def fill(self, count: int) -> list[ResourceId]:
         """Resources at the admitting peer, that the joining one will be responsible for."""
@@ -608,7 +654,7 @@ class HandOverTests(ReplicationTestCase):
     def test_everything_in_the_span(self) -> None:
         """Thousands of resources, a few on their way at a time; nothing else."""
         resources = self.fill(1000)
-        self.put(self.admitting, ResourceId(node(26 << 100)))
+        self.put(self.admitting, ResourceId(node(26 << 121)))
         self.ring.run()
         done = self.hand_over()
         most = rounds = 0
@@ -662,6 +708,12 @@ class HandOverTests(ReplicationTestCase):
         self.failureResultOf(done, RequestTimeout)
         self.assertLessEqual(len(self.ring.sent) - before, 16)
         self.assertLessEqual(set(resources), set(everywhere(self.admitting.storage)))
+        self.ring.run()
+        before = len(self.ring.sent)
+        self.put(self.admitting, resources[0], 5)
+        self.ring.run()
+        receivers = [to for _, to, _ in self.ring.sent[before:]]
+        self.assertNotIn(NodeDestination(node_id=self.joining.node_id), receivers)
 
     def test_refused(self) -> None:
         """A resource that is refused does not keep the others, and is offered again to the responsible peer."""
@@ -695,7 +747,7 @@ class HandOverTests(ReplicationTestCase):
         """To the next peer, which then has everything and makes new copies."""
         resources = self.fill(50)
         self.ring.kill(self.joining)
-        successor = self.ring.peers[node(40 << 100)]
+        successor = self.ring.peers[node(40 << 121)]
         done = self.admitting.replication.hand_over(successor.node_id, self.low, self.admitting.node_id)
         self.ring.run()
         self.successResultOf(done)
