@@ -36,15 +36,14 @@ def _port(text: str) -> int:
     return port
 
 
-_port.coerceDoc = "a port number"  # type: ignore[attr-defined]
-
-
 class NodeOptions(usage.Options):
     """One node of a P2PSIP overlay."""
 
     synopsis = "[options]"
-    longdesc = """Run one node of a P2PSIP overlay (RFC 6940, RFC 7904). The first node of a name founds the
-    overlay; others join with a token from `p2psip invite`; a node that was in an overlay rejoins it."""
+    longdesc = (
+        "Run one node of a P2PSIP overlay (RFC 6940, RFC 7904). The first node of a name founds the overlay; others "
+        "join with a token from `p2psip invite`; a node that was in an overlay rejoins it."
+    )
 
     optParameters = [
         ["overlay", "o", None, "Name of the overlay, a domain name such as example.org (required)."],

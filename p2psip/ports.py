@@ -44,13 +44,15 @@ def _try(family: socket.AddressFamily, kind: socket.SocketKind, address: str, po
         if e.errno == errno.EADDRINUSE:
             protocol = "TCP" if kind == socket.SOCK_STREAM else "UDP"
             raise StartError(
-                f"{protocol} port {port} on {address} is in use: choose another by --{option}, or another "
+                f"{protocol} port {port} on {_named(address)} is in use: choose another by --{option}, or another "
                 "address by --bind"
             ) from None
         if e.errno == errno.EADDRNOTAVAIL:
             raise StartError(f"this machine has no address {address} (--bind)") from None
         if e.errno == errno.EACCES:
-            raise StartError(
-                f"port {port} may not be used by this user: choose another by --{option}"
-            ) from None
+            raise StartError(f"port {port} may not be used by this user: choose another by --{option}") from None
         raise StartError(f"cannot use {address} port {port} (--{option}): {e.strerror}") from None
+
+
+def _named(address: str) -> str:
+    return "one of this machine's addresses" if address in ("::", "0.0.0.0") else address
