@@ -64,13 +64,17 @@ def read_secret(path: str) -> str:
 
     :raises StartError: it cannot be read, or there is none.
     """
+    return _read(path).splitlines()[0].strip()
+
+
+def _read(path: str) -> str:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
     except (OSError, UnicodeError) as e:
         raise StartError(f"cannot read {path}: {e}") from e
     if not text.strip():
         raise StartError(f"{'standard input' if path == '-' else path} is empty")
-    return text.strip() if path == "-" else text.strip().splitlines()[0].strip()
+    return text.strip()
 
 
 async def decide(
@@ -87,7 +91,7 @@ async def decide(
     if state.has_credentials:
         return Rejoin(authority=state.has_authority)
     if options["join"] or options["join-file"]:
-        text = options["join"] or read_secret(options["join-file"])
+        text = options["join"] or _read(options["join-file"])
         try:
             token = JoinToken.decode(text)
         except TokenError as e:
@@ -98,18 +102,23 @@ async def decide(
     if options["config"]:
         return JoinByDocument(options["config"], options["account"], read_secret(options["password-file"]))
     if state.has_authority:
+        _require_leave_to_found(options, f"the founding of {overlay} was begun here and not finished")
         return Found()
+    if not options["no-discovery"]:
+        found = await discover(overlay)
+        if found is not None:
+            return Discovered(*found)
     if state.key.exists():
         raise StartError(
             f"an enrollment was begun in {state.path} and not finished: start again with the same --join, "
             "--join-file or --config"
         )
-    if not options["no-discovery"]:
-        found = await discover(overlay)
-        if found is not None:
-            return Discovered(*found)
-    if options["no-create"]:
-        raise StartError(f"nothing is known of {overlay}, and --no-create forbids to found it")
-    if options["client"]:
-        raise StartError(f"nothing is known of {overlay}, and a --client cannot found it")
+    _require_leave_to_found(options, f"nothing is known of {overlay}")
     return Found()
+
+
+def _require_leave_to_found(options: Mapping[str, Any], situation: str) -> None:
+    if options["no-create"]:
+        raise StartError(f"{situation}, and --no-create forbids to found it")
+    if options["client"]:
+        raise StartError(f"{situation}, and a --client cannot found it")

@@ -1,0 +1,48 @@
+"""The configuration documents that an authority publishes (RFC 6940 §11.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..config.accept import publish
+from ..config.defaults import default_configuration
+from ..config.document import Configuration, next_sequence
+from ..config.write import write_document
+from .authority import OverlayAuthority
+
+
+def first_document(
+    authority: OverlayAuthority,
+    bootstrap_nodes: Sequence[tuple[str, int]],
+    enrollment_servers: Sequence[str],
+    now: float,
+) -> bytes:
+    """The document with which the authority's overlay is founded.
+
+    :param enrollment_servers: URLs to POST requests to, ``https://192.0.2.1:8443/enroll``.
+    """
+    configuration = default_configuration(
+        authority.overlay,
+        root_certificates=[authority.root_certificate],
+        configuration_signer=authority.configuration_signer().node_id,
+        kind_signer=authority.kind_signer().node_id,
+        now=now,
+        bootstrap_nodes=bootstrap_nodes,
+        enrollment_servers=enrollment_servers,
+    )
+    return _published(authority, configuration)
+
+
+def next_document(authority: OverlayAuthority, current: Configuration, **changes: Any) -> bytes:
+    """The document after `current`, with `changes` to its attributes.
+
+    :raises p2psip.config.document.ConfigurationError: it could not be used.
+    """
+    return _published(authority, replace(current, **changes, sequence=next_sequence(current.sequence)))
+
+
+def _published(authority: OverlayAuthority, configuration: Configuration) -> bytes:
+    signed = publish(configuration, authority.configuration_signer(), authority.kind_signer())
+    return write_document(signed)

@@ -1,0 +1,145 @@
+"""How a node starts, by what it finds: every case of its life."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from p2psip.enrollment.tokens import JoinToken
+from p2psip.startup import (
+    Discovered,
+    Found,
+    JoinByDocument,
+    JoinByToken,
+    Rejoin,
+    StartError,
+    decide,
+    read_secret,
+)
+from p2psip.state import StateDirectory, write_file
+
+TOKEN = JoinToken("example.org", ("https://192.0.2.1:8443",), bytes(32), "second", "pw")
+ELSEWHERE = JoinToken("example.com", ("https://192.0.2.1:8443",), bytes(32), "second", "pw")
+DNS = ("config.example.org", 8443)
+
+
+class DecideTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.state = StateDirectory(Path(self.mktemp()))
+        self.asked: list[str] = []
+        self.password = Path(self.mktemp())
+        self.password.write_text("pw\n")
+
+    def decide(self, dns: tuple[str, int] | None = None, **options: Any) -> Any:
+        defaults = dict.fromkeys(("join", "join-file", "config", "account", "password-file"))
+        flags = dict.fromkeys(("no-discovery", "no-create", "client"), 0)
+        given = {name.replace("_", "-"): value for name, value in options.items()}
+
+        async def discover(overlay: str) -> tuple[str, int] | None:
+            self.asked.append(overlay)
+            return dns
+
+        values = {"overlay": "example.org", **defaults, **flags, **given}
+        return self.successResultOf(Deferred.fromCoroutine(self.caught(values, discover)))
+
+    async def caught(self, values: Any, discover: Any) -> Any:
+        try:
+            return await decide(values, self.state, discover)
+        except StartError as e:
+            return str(e)
+
+    def lay(self, *names: str) -> None:
+        for name in names:
+            write_file(self.state.path / name, b"x")
+
+    ENROLLED = ("node.key", "node.crt", "overlay.xml")
+
+    def test_nothing_there(self) -> None:
+        token = TOKEN.encode()
+        password = str(self.password)
+        account = {"account": "alice", "password_file": password}
+        for expected, options in (
+            (Found(), {}),
+            (Found(), {"no_discovery": 1}),
+            (Found(), {"no_discovery": 1, "dns": DNS}),
+            (Discovered(*DNS), {"dns": DNS}),
+            (Discovered(*DNS), {"dns": DNS, "no_create": 1}),
+            (Discovered(*DNS), {"dns": DNS, "client": 1}),
+            (JoinByToken(TOKEN), {"join": token}),
+            (JoinByToken(TOKEN), {"join": token, "dns": DNS}),
+            (JoinByToken(TOKEN), {"join": token, "no_create": 1, "client": 1}),
+            (JoinByDocument("o.xml", "alice", "pw"), {"config": "o.xml", **account}),
+            (JoinByDocument("o.xml", "alice", "pw"), {"config": "o.xml", "dns": DNS, **account}),
+        ):
+            self.assertEqual(self.decide(**options), expected, options)
+
+    def test_dns_is_asked_only_when_it_matters(self) -> None:
+        self.decide(join=TOKEN.encode())
+        self.decide(no_discovery=1)
+        self.assertEqual(self.asked, [])
+        self.decide()
+        self.assertEqual(self.asked, ["example.org"])
+
+    def test_forbidden_to_found(self) -> None:
+        self.assertIn("--no-create", self.decide(no_create=1))
+        self.assertIn("--client", self.decide(client=1))
+        self.assertIn("--no-create", self.decide(no_create=1, no_discovery=1))
+
+    def test_enrolled(self) -> None:
+        """Credentials decide, whatever else is said or there: it never founds a second overlay."""
+        self.lay(*self.ENROLLED)
+        for options in (
+            {},
+            {"join": TOKEN.encode()},
+            {"join": ELSEWHERE.encode()},
+            {"join": "damaged"},
+            {"config": "o.xml", "account": "a", "password_file": "/nonexistent"},
+            {"dns": DNS},
+            {"no_create": 1, "client": 1, "no_discovery": 1},
+        ):
+            self.assertEqual(self.decide(**options), Rejoin(authority=False), options)
+        self.assertEqual(self.asked, [])
+        self.lay("authority/ca.key")
+        self.assertEqual(self.decide(), Rejoin(authority=True))
+
+    def test_half_enrolled(self) -> None:
+        """It takes the same way again, and does not found."""
+        self.lay("node.key", "overlay.xml")
+        self.assertIn("not finished", self.decide())
+        self.assertIn("not finished", self.decide(no_discovery=1))
+        self.assertEqual(self.decide(dns=DNS), Discovered(*DNS))
+        self.assertEqual(self.decide(join=TOKEN.encode()), JoinByToken(TOKEN))
+
+    def test_half_founded(self) -> None:
+        """The founding is finished, whatever the DNS says by now."""
+        self.lay("authority/signer.key")
+        self.assertEqual(self.decide(), Found())
+        self.lay("authority/ca.key", "node.key")
+        self.assertEqual(self.decide(dns=DNS), Found())
+        self.assertEqual(self.asked, ["example.org"])
+        self.assertIn("--no-create", self.decide(no_create=1))
+        self.assertIn("--client", self.decide(client=1))
+
+    def test_tokens(self) -> None:
+        self.assertIn("example.com, not example.org", self.decide(join=ELSEWHERE.encode()))
+        self.assertIn("damaged", self.decide(join=TOKEN.encode()[:-5]))
+        path = Path(self.mktemp())
+        path.write_text(f"{TOKEN.encode()[:50]}\n{TOKEN.encode()[50:]}\n")
+        self.assertEqual(self.decide(join_file=str(path)), JoinByToken(TOKEN))
+        self.assertIn("cannot read", self.decide(join_file="/nonexistent"))
+
+    def test_secrets(self) -> None:
+        self.assertEqual(read_secret(str(self.password)), "pw")
+        self.patch(sys, "stdin", io.StringIO(" from stdin \n"))
+        self.assertEqual(read_secret("-"), "from stdin")
+        self.password.write_text("first line\nsecond\n")
+        self.assertEqual(read_secret(str(self.password)), "first line")
+        self.password.write_text("\n")
+        self.assertRaises(StartError, read_secret, str(self.password))
+        self.password.write_bytes(b"\xff\xfe")
+        self.assertRaises(StartError, read_secret, str(self.password))
