@@ -27,7 +27,11 @@ from .uri import SIPURI, URI, bare_host, parse_uri
 
 MOST_HEAD_BYTES = 16384
 MOST_HEADER_FIELDS = 256
+MOST_LINES = 2 * MOST_HEADER_FIELDS
+"""With those that are folded."""
 MOST_BODY_BYTES = 65536
+MOST_VALUES = 100
+"""Of one list that is looked into, such as Via."""
 
 T = TypeVar("T")
 
@@ -165,7 +169,7 @@ class Message:
         if parsed is None:
             if "Via" not in self.headers:
                 raise SIPParseError("no Via")
-            parsed = self._parsed["Via"] = [parse_via(value) for value in self.values("Via")]
+            parsed = self._parsed["Via"] = [parse_via(value) for value in self._bounded("Via")]
         return parsed
 
     @property
@@ -189,8 +193,14 @@ class Message:
     def _list(self, name: str) -> list[NameAddr]:
         parsed: list[NameAddr] | None = self._parsed.get(name)
         if parsed is None:
-            parsed = self._parsed[name] = [parse_name_addr(value) for value in self.values(name)]
+            parsed = self._parsed[name] = [parse_name_addr(value) for value in self._bounded(name)]
         return parsed
+
+    def _bounded(self, name: str) -> list[str]:
+        values = self.values(name)
+        if len(values) > MOST_VALUES:
+            raise SIPParseError(f"too many values of {name}")
+        return values
 
     @property
     def max_forwards(self) -> int | None:
@@ -325,14 +335,16 @@ def parse_head(head: bytes) -> Request | Response:
     if len(head) > MOST_HEAD_BYTES:
         raise SIPParseError("the header fields are too large", 513)
     text = head.decode("utf-8", "surrogateescape")
+    if text.count("\r\n") > MOST_LINES:
+        raise SIPParseError("too many lines", 513)
     if "\r\n " in text or "\r\n\t" in text:
         text = _FOLD.sub(" ", text)
     lines = text.split("\r\n")
     if len(lines) > MOST_HEADER_FIELDS:
         raise SIPParseError("too many header fields", 513)
-    message, problem = _parse_start_line(lines[0])
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
         raise SIPParseError("a line break that is not CRLF")
+    message, problem = _parse_start_line(lines[0])
     headers = message.headers
     for line in lines[1:]:
         name, colon, value = line.partition(":")

@@ -11,12 +11,12 @@ from .errors import SIPParseError
 from .grammar import MOST_PARAMETERS, Parameters, write_parameters
 
 _UNRESERVED = r"A-Za-z0-9\-_.!~*'()%"
-HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+"
+HOST = r"\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9_.\-]++"
 _SIP = re.compile(
-    rf"(sips?):(?:([{_UNRESERVED}&=+$,;?/]+)(?::([{_UNRESERVED}&=+$,]*))?@)?"
+    rf"(sips?):(?:([{_UNRESERVED}&=+$,;?/]++)(?::([{_UNRESERVED}&=+$,]*+))?@)?"
     rf"({HOST})(?::([0-9]{{1,5}}))?"
-    rf"(;[{_UNRESERVED}\[\]/:&+$;=]*)?"
-    rf"(?:\?([{_UNRESERVED}\[\]/?:+$=&]+))?\Z",
+    rf"(;[{_UNRESERVED}\[\]/:&+$;=]*+)?"
+    rf"(?:\?([{_UNRESERVED}\[\]/?:+$=&]++))?\Z",
     re.IGNORECASE,
 ).match
 _TEL = re.compile(r"tel:(\+?[0-9A-Fa-f*#\-.()]+)((?:;[A-Za-z0-9\-_.!~*'()%\[\]/:&+$=]+)*)\Z", re.IGNORECASE).match

@@ -83,6 +83,11 @@ class MessageTests(SynchronousTestCase):
         )
         self.assertEqual(Response(302).encode(), b"SIP/2.0 302 Moved Temporarily\r\nContent-Length: 0\r\n\r\n")
 
+    def test_line_break_in_the_start_line(self) -> None:
+        for data in (b"SIP/2.0 200 O\nK\r\n", b"SIP/2.0 200 O\rK\r\n", b"OPTIONS sip:a\n SIP/2.0\r\n"):
+            error = self.assertRaises(SIPParseError, parse, data + b"\r\n")
+            self.assertEqual(error.what, "a line break that is not CRLF")
+
     def test_no_smuggled_header_fields(self) -> None:
         message = register()
         for text in ("a\r\nTo: b", "a\nb", "a\rb"):
@@ -132,11 +137,18 @@ class MessageTests(SynchronousTestCase):
             (replaced("X-Mine: one", "X-Mine: " + "x" * MOST_HEAD_BYTES), 513),
             (replaced("X-Mine: one", "\r\n".join(["X-Mine: one"] * 257)), 513),
             (replaced("Content-Length: 2\r\n\r\nhi", "\r\n" + "x" * (MOST_BODY_BYTES + 1)), 413),
+            (replaced("X-Mine: one", "X-Mine: one" + "\r\n a" * 512), 513),
+            (replaced("Via: ", "Via: " + "SIP/2.0/UDP a, " * 100), 400),
             (replaced("CSeq: 1 ", f"CSeq: {2**31} "), 400),
             (replaced("Max-Forwards: 70", "Max-Forwards: 256"), 400),
             (replaced("Content-Length: 2", "Content-Length: 99999999999999999999999"), 400),
         ):
             self.assertEqual(self.assertRaises(SIPParseError, parse, data).status, status)
+
+    def test_many_contacts(self) -> None:
+        message = register()
+        message.set("Contact", ",".join(["<sip:a@h>"] * 101))
+        self.assertRaises(SIPParseError, lambda: message.contacts)
 
     def test_mandatory(self) -> None:
         for name in ("Via", "From", "To", "Call-ID", "CSeq"):
@@ -190,6 +202,12 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(write_date(1289693040), "Sun, 14 Nov 2010 00:04:00 GMT")
 
 
+PIECES = st.one_of(
+    st.binary(max_size=4),
+    st.sampled_from(b'" < > ; , \r\n \r \n % @ : [::1] \x00 * = sip: z9hG4bK 99999999999 -1 \\ SIP/2.0'.split(b" ")),
+)
+"""What changes a message: any bytes, and those that mean something."""
+
 SEEDS = [path.read_bytes() for path in sorted(TORTURE.glob("*.dat"))]
 
 
@@ -216,7 +234,7 @@ class FuzzTests(SynchronousTestCase):
     """For any bytes the only exception is SIPParseError."""
 
     @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=4)), max_size=6))
+    @given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 2000), PIECES), max_size=6))
     def test_mutated(self, seed: bytes, changes: list[tuple[int, bytes]]) -> None:
         data = bytearray(seed)
         for position, piece in changes:

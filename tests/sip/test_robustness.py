@@ -14,6 +14,7 @@ from p2psip.sip.edge import SIPEdge
 from p2psip.sip.message import Response, parse_head
 from p2psip.sip.transport import DatagramPort
 from tests.sip.fakes import DOMAIN, make_request
+from tests.sip.test_message import PIECES
 from tests.sip.test_registrar import ServerTestCase
 from tests.sip.test_torture import TORTURE
 
@@ -73,7 +74,7 @@ class RobustnessTests(ServerTestCase):
         self.assertTrue(sent.startswith(b"SIP/2.0 200 OK\r\n"), sent)
 
     @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(st.tuples(st.integers(0, 5000), st.sampled_from((b"", b"x")), st.binary(max_size=5)), max_size=4))
+    @given(st.lists(st.tuples(st.integers(0, 5000), st.sampled_from((b"", b"x")), PIECES), max_size=4))
     def test_changed_requests(self, changes: list[tuple[int, bytes, bytes]]) -> None:
         data = bytearray(self.authorized())
         for position, cut, piece in changes:
@@ -93,7 +94,7 @@ class RobustnessTests(ServerTestCase):
         self.datagram(request.encode())
 
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(st.tuples(st.integers(0, 5000), st.binary(max_size=5)), max_size=4), st.integers(1, 400))
+    @given(st.lists(st.tuples(st.integers(0, 5000), PIECES), max_size=4), st.integers(1, 400))
     def test_changed_stream(self, changes: list[tuple[int, bytes]], step: int) -> None:
         data = bytearray(self.authorized() * 2)
         for position, piece in changes:
