@@ -17,8 +17,8 @@ from .membership import EXPECTED, Membership
 MOST_WAITING = 16
 """How many Joining Nodes may wait while another one is handed its data."""
 
-HAND_OVER_WITHIN = 100.0
-"""Seconds for the data to be handed over."""
+HAND_OVER_WITHIN = 600.0
+"""Seconds for all the data to be handed over; the host gives up sooner when nothing is answered."""
 
 
 class Admission:

@@ -111,9 +111,11 @@ class ChordClient:
                 if not links:
                     error: Exception = LinkError("there is no link to any node of the overlay")
                     continue
+                bootstrap = links[attempt % len(links)]
+                membership.correct(bootstrap)
                 try:
                     # Not our own Node-ID: who is connected to us would send that to us (RFC 6940 §10.3).
-                    target = resource(offset(membership.me, 1), links[attempt % len(links)])
+                    target = resource(offset(membership.me, 1), bootstrap)
                     self._peer = await host.connections.attach(target, send_update=True)
                 except EXPECTED as failed:
                     error = failed
@@ -165,11 +167,14 @@ class ChordClient:
         body, sender = request.body, request.signer.node_id
         if not isinstance(body, ChordUpdate):
             raise InvalidMessage("not an Update of CHORD-RELOAD")
-        if sender == self._peer and isinstance(body, Neighbors | Full) and body.predecessors:
-            me, predecessors = self._membership.me, body.predecessors
-            if not within(me, predecessors[0], sender):
-                # The nearest after us of those it names.
-                self._move(min(predecessors, key=lambda node: distance(offset(me, 1), node)))
+        if not isinstance(body, Neighbors | Full):
+            return UpdateAns()
+        me, predecessors = self._membership.me, body.predecessors
+        if me in predecessors or me in body.successors:
+            self._membership.correct(sender)  # we were a peer when it heard of us last
+        elif sender == self._peer and predecessors and not within(me, predecessors[0], sender):
+            # The nearest after us of those it names.
+            self._move(min(predecessors, key=lambda node: distance(offset(me, 1), node)))
         return UpdateAns()
 
     def _move(self, node_id: NodeId | None) -> None:

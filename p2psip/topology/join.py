@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..errors import InProgress, LinkError, RequestTimeout
 from ..ids import NodeId, offset
-from ..wire.chord import ChordUpdate, FromSuccessor, Full, Neighbors
-from ..wire.methods import JoinReq, LeaveReq
+from ..wire.chord import ChordUpdate, Full, Neighbors
+from ..wire.methods import JoinReq
 from .fingers import FingerSearch
 from .membership import EXPECTED, Membership, resource, via
 from .stabilize import Repair
@@ -29,8 +29,10 @@ UPDATE_WITHIN = 15.0
 NEIGHBORS_WITHIN = 30.0
 """Seconds for the neighbors to be attached to; those that take longer count as absent."""
 
-ADMITTED_WITHIN = 120.0
-"""Seconds from JoinAns to the Update that names us predecessor: the data is handed over meanwhile."""
+ADMITTED_WITHIN = 60.0
+"""Seconds from JoinAns, or from the last Store of the admitting peer, to the Update that names us
+predecessor.
+"""
 
 
 class Joining:
@@ -51,7 +53,8 @@ class Joining:
         self._asked: dict[NodeId, None] = {}
         self._admitted: Deferred[None] = Deferred()
         self._asking: tuple[NodeId, Deferred[Any]] | None = None
-        self._corrected: dict[NodeId, None] = {}
+        self._watching: IDelayedCall | None = None
+        self._stored_to = False
         self.under_way = False
 
     def done(self) -> bool:
@@ -98,7 +101,7 @@ class Joining:
             raise LinkError("there is no link to any node of the overlay")
         bootstrap = links[attempt % len(links)]
         # Whoever remembers us from before we died must not route to us what is meant for the admitting peer.
-        self._correct(bootstrap)
+        membership.correct(bootstrap)
         # What the bootstrap node names is not near us: wait for the admitting peer's lists.
         repair.enabled = membership.lost
         heard_before = dict(membership.heard)
@@ -125,21 +128,34 @@ class Joining:
             self._asking = admitting, answered
             await answered
             self._asking = admitting, self._admitted
-            await self._admitted.addTimeout(ADMITTED_WITHIN, membership.host.clock)
-        except defer.TimeoutError as error:
-            raise RequestTimeout("the admitting peer did not name us its predecessor") from error
+            self._watch()
+            await self._admitted
         except CancelledError as error:
             if membership.stopped:
                 raise
             raise LinkError("the link to the admitting peer was lost") from error
         finally:
             self._asking = None
+            if self._watching is not None and self._watching.active():
+                self._watching.cancel()
+
+    def _watch(self) -> None:
+        """Look after ADMITTED_WITHIN seconds whether anything has come."""
+        self._stored_to = False
+        self._watching = self._membership.host.clock.callLater(ADMITTED_WITHIN, self._waited)
+
+    def _waited(self) -> None:
+        if self._stored_to:
+            self._watch()
+        else:
+            self._admitted.errback(RequestTimeout("the admitting peer did not name us its predecessor"))
 
     # -- What happens meanwhile ----------------------------------------------------------------------
 
     def expects_from(self, sender: NodeId) -> bool:
         """Whether `sender` was asked to admit us, and so may hand us data before we are responsible for it.
         """
+        self._stored_to = self._stored_to or sender in self._asked
         return sender in self._asked
 
     def updated(self, sender: NodeId, body: ChordUpdate) -> None:
@@ -153,25 +169,7 @@ class Joining:
             if not self._admitted.called:
                 self._admitted.callback(None)
         elif sender not in self._asked and (me in body.predecessors or me in body.successors):
-            self._correct(sender)
-
-    def _correct(self, node_id: NodeId) -> None:
-        """Tell a node that we are no peer (yet, or any more): a Leave without lists."""
-        if node_id in self._corrected or self._membership.stopped or self._membership.leaving:
-            return
-        self._corrected[node_id] = None
-        self._membership.start(self._tell(node_id))
-
-    async def _tell(self, node_id: NodeId) -> None:
-        nothing = FromSuccessor(successors=()).encode()
-        try:
-            await self._membership.host.request(
-                via(node_id), LeaveReq(leaving_peer_id=self._membership.me, overlay_specific_data=nothing)
-            )
-        except EXPECTED:
-            pass
-        finally:
-            self._corrected.pop(node_id, None)
+            self._membership.correct(sender)
 
     def link_closed(self, node_id: NodeId) -> None:
         """If that was the admitting peer, try the next one at once."""

@@ -15,7 +15,9 @@ from twisted.python.failure import Failure
 from ..errors import LinkError, NotJoined, RELOADError
 from ..ids import NodeId, ResourceId, within
 from ..interfaces import ITopologyHost
+from ..wire.chord import FromSuccessor
 from ..wire.header import Destination, NodeDestination, ResourceDestination
+from ..wire.methods import LeaveReq
 from .ring import RoutingTable
 
 EXPECTED = (RELOADError, LinkError, NotJoined, defer.TimeoutError, ConnectError, ConnectionClosed)
@@ -77,6 +79,7 @@ class Membership:
         self.leaving = False
         self.stopped = False
         self._changed = changed
+        self._corrected: dict[NodeId, None] = {}
         self._running: dict[Deferred[None], None] = {}
 
     @property
@@ -107,6 +110,22 @@ class Membership:
             return False
         self._changed(predecessors, successors, lost)
         return True
+
+    def correct(self, node_id: NodeId) -> None:
+        """Tell a node that may take us for one that we are no peer: by a Leave without lists."""
+        if node_id not in self._corrected and not self.leaving and not self.stopped:
+            self._corrected[node_id] = None
+            self.start(self._correct(node_id))
+
+    async def _correct(self, node_id: NodeId) -> None:
+        nothing = FromSuccessor(successors=()).encode()
+        body = LeaveReq(leaving_peer_id=self.me, overlay_specific_data=nothing)
+        try:
+            await self.host.request(via(node_id), body)
+        except EXPECTED:
+            pass
+        finally:
+            del self._corrected[node_id]
 
     # -- Work in the background ----------------------------------------------------------------------
 

@@ -279,6 +279,25 @@ class JoinTests(ChordTestCase):
         self.assertTrue(other.topology.joined)
         self.assertEqual(self.world.faults(), [])
 
+    def test_hand_over_that_takes_long(self) -> None:
+        """A Joining Node waits as long as it is stored to, and no longer."""
+        for stored_to in (True, False):
+            with self.subTest(stored_to=stored_to):
+                self.setUp()
+                self.world.hand_over_takes = 100
+                first, jn = self.founder(2), self.host(7, "JN")
+                jn.start(first)
+                for _ in range(9):
+                    self.world.clock.advance(10)
+                    if stored_to:
+                        self.assertTrue(jn.topology.replica_expected(ResourceId(node(5)), first.node_id))
+                        self.assertFalse(jn.topology.replica_expected(ResourceId(node(1)), first.node_id))
+                self.assertEqual(len([to for to, _, _ in first.handed_over]), 1)
+                asked = [line for line in self.world.transcript if "JoinReq" in line]
+                self.assertEqual(len(asked), 1 if stored_to else 2)
+                self.world.clock.advance(30)
+                self.assertTrue(jn.topology.joined)
+
     def test_admitting_peer_dies(self) -> None:
         """The join goes on with whoever is responsible then."""
         self.world.hand_over_takes = 5
@@ -648,6 +667,18 @@ class ClientTests(ChordTestCase):
         client.topology.answer_leave(request(leave, hosts[1].node_id))
         self.world.kill(hosts[1])
         self.world.clock.advance(20)
+        self.assertEqual(self.peer_of(client), hosts[2].node_id.hex())
+
+    def test_was_a_peer(self) -> None:
+        """A peer that comes back as a client says so to those who still hold it for one."""
+        hosts = self.ring(2, 7, 12)
+        self.world.kill(hosts[1], after=1e9)
+        client = self.client(7, hosts[0])
+        self.world.link(hosts[2], client)
+        hosts[2].topology.update_requested(client.node_id)
+        self.world.clock.advance(20)
+        for host in (hosts[0], hosts[2]):
+            self.assertFalse(host.topology.routes_over(client.node_id))
         self.assertEqual(self.peer_of(client), hosts[2].node_id.hex())
 
     def test_refuses(self) -> None:
