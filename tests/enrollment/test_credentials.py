@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -35,6 +35,11 @@ class LocalClient:
         self.down = False
         self.asked: list[str] = []
         self.held: Deferred[None] | None = None
+        self.made = self.closed = 0
+
+    def close(self) -> Deferred[None]:
+        self.closed += 1
+        return succeed(None)
 
     async def user_credentials(self, csr: bytes, method: str, authorization: str) -> UserCredentials:
         proof = DigestCredentials.parse(authorization)
@@ -69,9 +74,12 @@ class CredentialsTests(SynchronousTestCase):
         self.registrar = self.start()
 
     def start(self) -> RegistrarCredentials:
-        client: Any = self.client
+        def client() -> Any:
+            self.client.made += 1
+            return self.client
+
         registrar = RegistrarCredentials(
-            lambda: client,
+            client,
             world.trust(self.authority),
             self.member.key,
             OVERLAY,
@@ -199,6 +207,25 @@ class CredentialsTests(SynchronousTestCase):
         self.assertTrue(self.registrar.known("bob"))
         self.devices("bob")
         self.assertEqual(len(self.client.asked), 3)
+
+    def test_client(self) -> None:
+        """One for many users, so that its connections serve them all; another when there is no answer."""
+        for name in ("bob", "carol"):
+            world.add_user(self.authority, name)
+            self.devices(name)
+        self.assertEqual((self.client.made, self.client.closed), (1, 0))
+        self.clock.advance(300)
+        self.devices()
+        self.assertEqual((self.client.made, self.client.closed), (2, 1))
+        self.client.down = True
+        self.failureResultOf(self.ask("dave"), sip.Unavailable)
+        self.assertEqual((self.client.made, self.client.closed), (2, 2))
+        self.registrar.start()
+        self.assertEqual((self.client.made, self.client.closed), (3, 3))
+        self.client.down = False
+        self.clock.advance(60)
+        self.registrar.stop()
+        self.assertEqual((self.client.made, self.client.closed), (4, 4))
 
     # -- restart -----------------------------------------------------------------------------------
 
