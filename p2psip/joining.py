@@ -103,7 +103,10 @@ class Enrollment:
         try:
             document = await self._patiently(client.configuration)
             configuration = _accepted(document, token.overlay)
-            return await self._enroll(client, configuration, document, token.account, token.password)
+            user_name = f"{token.account}@nodes.{token.overlay}"
+            return await self._enroll(
+                client, configuration, document, user_name, token.account, token.password
+            )
         finally:
             await client.close()
 
@@ -136,7 +139,9 @@ class Enrollment:
             raise StartError(f"the configuration document of {overlay} names no enrollment server")
         client = enrollment_client(self._reactor, configuration)
         try:
-            return await self._enroll(client, configuration, document, account, password)
+            return await self._enroll(
+                client, configuration, document, f"{account}@{overlay}", account, password
+            )
         finally:
             await client.close()
 
@@ -145,11 +150,12 @@ class Enrollment:
         client: EnrollmentClient,
         configuration: Configuration,
         document: bytes,
+        user_name: str,
         account: str,
         password: str,
     ) -> Credentials:
         key = _key(self._state, "ec")
-        csr = make_request(key, f"{account}@nodes.{configuration.instance_name}")
+        csr = make_request(key, user_name)
         certificate = await self._patiently(lambda: client.enroll(csr, account, password))
         try:
             trust_of(configuration, time.time).identify(certificate)

@@ -88,10 +88,10 @@ class Phones:
         await self.edge.stop()
         self._database.close()
 
-    def forget(self, user: str) -> None:
-        """A user is gone, or one of its phones: forget where it is, here and in the overlay."""
+    def forget(self, user: str, device: str) -> None:
+        """A user is gone, or one of its phones (`device` not empty): forget where, here and in the overlay."""
         aor = f"{user}@{self.domain.name}"
-        self.registrar.remove(aor, self._reactor.seconds()).addErrback(
+        self.registrar.remove(aor, self._reactor.seconds(), device or None).addErrback(
             lambda failure: self.log.failure("a removed user's registration stays until it ends", failure)
         )
 
