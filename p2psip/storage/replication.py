@@ -7,7 +7,7 @@ responsible peer has (by Stat), completed there, and only then forgotten here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -121,14 +121,12 @@ class Replication:
         copies = self._copies.setdefault(resource, _Copies())
         before, copies.peers = copies.peers, set()
         copies.version += 1
-        if sender is not None and (sender in before or self._is_all(resource, wanted)):
-            copies.peers.add(sender)
         copies.ours = self._topology.is_responsible(resource)
+        if sender is not None and (sender in before or self._is_all(resource, wanted)):
+            self._has_all(resource, sender, copies.version)
         if not copies.ours:
             return
-        receivers = [*self._topology.replica_set(resource)]
-        receivers += [peer for peer, low, high in self._handing_over if within(resource, low, high)]
-        for number, peer in enumerate(dict.fromkeys(receivers), 1):
+        for number, peer in enumerate(self._receivers(resource), 1):
             if peer != sender:
                 self._queue(peer, Job(resource, wanted if peer in before else None, number))
 
@@ -219,22 +217,28 @@ class Replication:
         """Queue `resource` for every peer that should hold it and is not known to."""
         topology = self._topology
         copies = self._copies.setdefault(resource, _Copies())
-        joining = {peer for peer, _, _ in self._handing_over}
         responsible = topology.is_responsible(resource)
         if responsible:
-            replicas = topology.replica_set(resource)
+            receivers = self._receivers(resource)
             # Peers that have left the replica set are not kept up to date any more.
-            copies.peers &= {*replicas, *joining}
-            for number, peer in enumerate(replicas, 1):
+            copies.peers.intersection_update(receivers)
+            for number, peer in enumerate(receivers, 1):
                 if peer not in copies.peers:
                     self._queue(peer, Job(resource, None, number))
         else:
             if copies.ours:
                 # Those that were our replicas may forget it without our knowing.
-                copies.peers &= joining
+                copies.peers.intersection_update(self._joining(resource))
             if not copies.peers or not topology.still_keeps(resource):
                 self._queue(None, Job(resource, None, 1))
         copies.ours = responsible
+
+    def _receivers(self, resource: ResourceId) -> Collection[NodeId]:
+        """Who should hold copies of a resource that is ours, the replica set first."""
+        return dict.fromkeys([*self._topology.replica_set(resource), *self._joining(resource)])
+
+    def _joining(self, resource: ResourceId) -> list[NodeId]:
+        return [peer for peer, low, high in self._handing_over if within(resource, low, high)]
 
     def _is_all(self, resource: ResourceId, wanted: Wanted) -> bool:
         kinds = self._storage.kinds(resource)
@@ -399,5 +403,6 @@ class Replication:
 
     def _has_all(self, resource: ResourceId, peer: NodeId, version: int) -> None:
         copies = self._copies.setdefault(resource, _Copies())
-        if copies.version == version:
+        # Of ours only the receivers are told what changes: whoever else brought or took it may forget it again.
+        if copies.version == version and not (copies.ours and peer not in self._receivers(resource)):
             copies.peers.add(peer)
