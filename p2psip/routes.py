@@ -122,16 +122,12 @@ class Operator:
         status["phase"] = "joined" if node.joined else service.phase
         status["registrations"] = {"total": 0, "page": []} if phones is None else phones.registrations(0, 100)
         rejected = dict(status["rejected"])
-        listeners = [f"reload {address}" for address in status["listeners"]]
         if phones is not None:
-            listeners += phones.listeners
             rejected.update(phones.rejected())
-        if service.authority is not None:
-            listeners += service.authority.listeners
-            if service.authority.server is not None:
-                counters = service.authority.server.counters
-                rejected.update({f"enrollment: {cause}": count for cause, count in counters.items()})
-        status["listeners"], status["rejected"] = listeners, rejected
+        if service.authority is not None and service.authority.server is not None:
+            counters = service.authority.server.counters
+            rejected.update({f"enrollment: {cause}": count for cause, count in counters.items()})
+        status["listeners"], status["rejected"] = service.listeners(), rejected
         status["authority"] = service.authority is not None
         return status
 

@@ -42,5 +42,8 @@ class Running(Protocol):
     def in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
         """Run a blocking function off the reactor's thread."""
 
+    def listeners(self) -> list[str]:
+        """Where this node listens, for people."""
+
     async def leave(self) -> None:
         """Leave the overlay in good order; the program ends soon after."""

@@ -18,11 +18,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.names import client as names
 from twisted.names import dns
 from twisted.names.error import DomainError
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from .authority import AuthorityService
@@ -33,6 +34,7 @@ from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
 from .joining import Credentials, Enrollment, enrollment_client, found, from_state
 from .links.addresses import outward_addresses
+from .logs import node_log
 from .node import Node, installed
 from .options import NodeOptions
 from .phones import Phones
@@ -112,6 +114,12 @@ class NodeService(Service):
         self._renewing = LoopingCall(self._renew)
         self._renewing.clock = reactor
 
+    def setServiceParent(self, parent: Any) -> None:
+        """Be part of twistd's application, and choose what its log shows (its option --logger goes first)."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        if isinstance(parent, Componentized) and self.options.parent is not None:
+            parent.setComponent(ILogObserver, node_log(self.options.parent))
+
     # -- addresses -------------------------------------------------------------------------------------------
 
     @property
@@ -158,18 +166,12 @@ class NodeService(Service):
             self._end("p2psip: this is a bug; the log says more")
 
     def _end(self, text: str) -> None:
-        """End the program with `text` on standard error and exit status 1."""
-
-        def exit_with_error() -> None:
-            sys.stdout.flush()
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
-            os._exit(1)
-
+        """End the program with `text` in the log and exit status 1."""
         self.log.critical("{text}", text=text)
         # twistd knows no exit status of its own: the interpreter's last act sets it, after all is closed.
-        atexit.register(exit_with_error)
-        self.reactor.stop()
+        atexit.register(os._exit, 1)
+        # The reactor may not run yet: what is found wrong at once is found while services start.
+        self.reactor.callWhenRunning(self.reactor.stop)
 
     async def _run(self) -> None:
         start = await decide(self.options, self.state, self._discover)
@@ -186,6 +188,7 @@ class NodeService(Service):
             self.phones.start(self.interfaces, self.options["sip-port"])
         self.phase = "joining"
         await node.start(found=isinstance(start, Found))
+        self.log.info("listening: {listeners}", listeners=", ".join(self.listeners()))
         self._renewing.start(RENEWAL_SECONDS, now=True).addErrback(
             lambda failure: self.log.failure("the certificate is not renewed any more", failure)
         )
@@ -301,9 +304,16 @@ class NodeService(Service):
         assert self.node is not None and self.credentials is not None
         return enrollment_client(self.reactor, self.node.configuration, self.credentials)
 
-    def _revoked(self, user: str) -> None:
+    def _revoked(self, user: str, device: str) -> None:
         if self.phones is not None:
-            self.phones.forget(user)
+            self.phones.forget(user, device)
+
+    def listeners(self) -> list[str]:
+        """Where this node listens, for people."""
+        node, phones, authority = self.node, self.phones, self.authority
+        found = [] if node is None else [f"reload {address}" for address in node.status()["listeners"]]
+        found += [] if phones is None else phones.listeners
+        return found + ([] if authority is None else authority.listeners)
 
     # -- what happens ----------------------------------------------------------------------------------------
 
@@ -352,6 +362,8 @@ class NodeService(Service):
         self.reactor.callLater(0.2, self.reactor.stop)
 
     async def _stop(self) -> None:
+        if self.node is not None:
+            self.log.info("this node leaves {overlay}", overlay=self.overlay)
         if self._running is not None:
             self._running.cancel()
         if self._renewing.running:

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import p2psip
 
 HOUSE = """
-    service options startup joining ports phones running authority control routes cli | testing | plugins
+    service options startup joining ports logs phones running authority control routes cli | testing | plugins
                                                        # only service and cli import a reactor
     usages | enrollment
     node | sip
