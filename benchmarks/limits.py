@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
+from twisted.internet import asyncioreactor
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
 
 def signature_rates(seconds: float = 0.5) -> dict[str, float]:
@@ -87,3 +89,27 @@ class EchoClient(Protocol):
                 self._send()
             if not self._left_to_come:
                 self.done.callback(self._count / (time.perf_counter() - self._began))
+
+
+class DatagramEcho(DatagramProtocol):
+    """Sends each datagram back."""
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        assert self.transport is not None
+        self.transport.write(datagram, addr)
+
+
+def main() -> None:
+    """With --udp-echo: be a server of `DatagramEcho` whose port is printed first."""
+    if sys.argv[1:] != ["--udp-echo"]:
+        sys.exit(__doc__)
+    asyncioreactor.install()
+    from twisted.internet import reactor
+
+    port = reactor.listenUDP(0, DatagramEcho(), interface="127.0.0.1")  # type: ignore[attr-defined]
+    print(port.getHost().port, flush=True)
+    reactor.run()  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()
