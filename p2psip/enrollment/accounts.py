@@ -162,9 +162,7 @@ class Accounts:
         everything = list(names)
         for start in range(0, len(everything), 500):
             some = table.c.name.in_(everything[start : start + 500])
-            found |= {
-                row.name: row.id for row in connection.execute(select(table.c.name, table.c.id).where(some))
-            }
+            found |= {row.name: row.id for row in connection.execute(select(table.c.name, table.c.id).where(some))}
         return found
 
     def _id(self, connection: Connection, name: str) -> int:
@@ -240,9 +238,7 @@ class Accounts:
 
     # -- devices -----------------------------------------------------------------------------------
 
-    def add_device(
-        self, name: str, device: str | None = None, password: str | None = None
-    ) -> tuple[str, str]:
+    def add_device(self, name: str, device: str | None = None, password: str | None = None) -> tuple[str, str]:
         """Add a phone to the account `name`: called phone, phone2 ... with a random password, unless given.
 
         Answers both.
@@ -255,14 +251,10 @@ class Accounts:
         with self._database.writing(f"{name!r} has a device {device!r} already") as connection:
             account_id = self._id(connection, name)
             table = schema.devices
-            there = set(
-                connection.execute(select(table.c.name).where(table.c.account_id == account_id)).scalars()
-            )
+            there = set(connection.execute(select(table.c.name).where(table.c.account_id == account_id)).scalars())
             if len(there) >= MAXIMUM_DEVICES:
                 raise AccountError(f"{name!r} has {MAXIMUM_DEVICES} devices already; revoke one first")
-            chosen = device or next(
-                n for i in count(1) if (n := "phone" if i == 1 else f"phone{i}") not in there
-            )
+            chosen = device or next(n for i in count(1) if (n := "phone" if i == 1 else f"phone{i}") not in there)
             row = self._device_row(name, chosen, password)
             connection.execute(insert(table), {**row, "account_id": account_id})
         return chosen, password
@@ -276,9 +268,7 @@ class Accounts:
         with self._database.reading() as connection:
             account_id = self._id(connection, name)
             rows = connection.execute(
-                select(table.c.name, table.c.created)
-                .where(table.c.account_id == account_id)
-                .order_by(table.c.name)
+                select(table.c.name, table.c.created).where(table.c.account_id == account_id).order_by(table.c.name)
             )
             return [(row.name, row.created) for row in rows]
 
@@ -290,9 +280,7 @@ class Accounts:
         table = schema.devices
         with self._database.writing() as connection:
             account_id = self._id(connection, name)
-            gone = connection.execute(
-                delete(table).where(table.c.account_id == account_id, table.c.name == device)
-            )
+            gone = connection.execute(delete(table).where(table.c.account_id == account_id, table.c.name == device))
             if not gone.rowcount:
                 raise UnknownAccount(f"{name!r} has no device {device[:64]!r}")
             self._revoke(connection, name, device)

@@ -45,7 +45,8 @@ SIGNER_LIFETIME: Final = 10 * 365 * DAY
 """The configuration-signer's and kind-signer's certificates outlive every document they sign."""
 NODE_LIFETIME: Final = 30 * DAY
 USER_LIFETIME: Final = 7 * DAY
-SERVER_LIFETIME: Final = 365 * DAY
+SERVER_LIFETIME: Final = 10 * 365 * DAY
+"""It is issued anew at each start, and lasts however long a node runs without one."""
 CREDENTIALS_AGE: Final = DAY
 """Seconds after which a registrar asks anew for a user's credentials."""
 NONCE_AGE: Final = 3900.0
@@ -363,9 +364,7 @@ class OverlayAuthority:
 def accounts_url(directory: Path) -> str:
     """The SQLAlchemy URL of the accounts database of the authority in `directory`."""
     named = directory / "accounts.url"
-    return (
-        named.read_text("utf-8").strip() if named.exists() else f"sqlite:///{directory / 'accounts.sqlite'}"
-    )
+    return named.read_text("utf-8").strip() if named.exists() else f"sqlite:///{directory / 'accounts.sqlite'}"
 
 
 def _proved(known: Sequence[DeviceCredential], authorization: DigestCredentials, method: str) -> str:

@@ -157,17 +157,12 @@ class EnrollmentClient:
         """
         answer = _object(await self._ask("GET", f"/registrar/revocations?since={cursor}"))
         try:
-            entries = [
-                Revocation(str(e["account"]), str(e["device"]), float(e["time"]))
-                for e in answer["revocations"]
-            ]
+            entries = [Revocation(str(e["account"]), str(e["device"]), float(e["time"])) for e in answer["revocations"]]
             return str(answer["cursor"]), entries
         except (KeyError, TypeError, ValueError) as e:
             raise EnrollmentError("the enrollment server's revocations make no sense") from e
 
-    async def _ask(
-        self, method: str, path: str, fields: Mapping[str, str] | None = None, csr: bytes = b""
-    ) -> bytes:
+    async def _ask(self, method: str, path: str, fields: Mapping[str, str] | None = None, csr: bytes = b"") -> bytes:
         failures: list[EnrollmentError] = []
         for url in self.urls:
             try:
@@ -193,9 +188,7 @@ async def fetch_document(
     """
     if not url.startswith("https://"):
         raise EnrollmentError(f"{url} is no https URL")
-    exchange = _Exchange(
-        reactor, server or named_server(URI.fromBytes(url.encode()).host.decode()), connect_to
-    )
+    exchange = _Exchange(reactor, server or named_server(URI.fromBytes(url.encode()).host.decode()), connect_to)
     try:
         return await exchange.ask("GET", url)
     finally:
@@ -249,9 +242,7 @@ class _Endpoints:
 class _Exchange:
     """One request and its answer, at servers that are judged by `server`."""
 
-    def __init__(
-        self, reactor: Any, server: TrustedServer, connect_to: tuple[str, int] | None = None
-    ) -> None:
+    def __init__(self, reactor: Any, server: TrustedServer, connect_to: tuple[str, int] | None = None) -> None:
         self._reactor = reactor
         self._server = server
         self._pool = HTTPConnectionPool(reactor, persistent=True)
@@ -264,9 +255,7 @@ class _Exchange:
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
-    async def ask(
-        self, method: str, url: str, fields: Mapping[str, str] | None = None, csr: bytes = b""
-    ) -> bytes:
+    async def ask(self, method: str, url: str, fields: Mapping[str, str] | None = None, csr: bytes = b"") -> bytes:
         """The body of the answer.
 
         :raises EnrollmentError: there is none, or it is no success.

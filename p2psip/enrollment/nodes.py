@@ -55,9 +55,7 @@ class Nodes:
         row = {"name": name, "role": role, "password": _digest(password), "expires": expires, "key": None}
         table = schema.invitations
         with self._database.writing() as connection:
-            connection.execute(
-                delete(table).where((table.c.name == name) | (table.c.expires <= self._database.now()))
-            )
+            connection.execute(delete(table).where((table.c.name == name) | (table.c.expires <= self._database.now())))
             connection.execute(insert(table), row)
         return password
 

@@ -67,6 +67,7 @@ class EnrollmentServer:
         self._slots = Slots(RUNNING, WAITING)
         self._by_source = Throttle(free=20)
         self._by_account = Throttle(free=10, ceiling=60.0)
+        self._by_registrar_and_user = Throttle(free=10, ceiling=60.0)
         self._by_registrar = Allowance(rate=100.0, burst=2000.0)
         self._wrong_by_registrar = Allowance(rate=1.0, burst=300.0)
         self.counters: Counter[str] = Counter()
@@ -161,9 +162,7 @@ class EnrollmentServer:
 
     async def _renew(self, request: Request) -> Page:
         identity = self._identity(request)
-        certificate = await self._work(
-            self._authority.renew, identity, octets(request, b"csr"), _source(request)
-        )
+        certificate = await self._work(self._authority.renew, identity, octets(request, b"csr"), _source(request))
         return Page(200, certificate, CERTIFICATE)
 
     async def _credentials(self, request: Request) -> Page:
@@ -179,9 +178,7 @@ class EnrollmentServer:
             )
         answer = {
             "certificate": base64.b64encode(granted.certificate).decode(),
-            "credentials": [
-                {"device": c.device, "algorithm": c.algorithm, "ha1": c.ha1} for c in granted.credentials
-            ],
+            "credentials": [{"device": c.device, "algorithm": c.algorithm, "ha1": c.ha1} for c in granted.credentials],
             "as_of": granted.as_of,
             "max_age": granted.max_age,
         }
@@ -196,23 +193,23 @@ class EnrollmentServer:
         """
         now = self._reactor.seconds()
         key = registrar.node_ids[0].hex()
-        account = f"{key} {user[:64]}"
+        pair = f"{key} {user[:64]}"
         self._require_patience(
             self._by_registrar.delay(key, now),
             self._wrong_by_registrar.delay(key, now),
-            self._by_account.delay(account, now),
+            self._by_registrar_and_user.delay(pair, now),
         )
         self._by_registrar.spend(key, now)
-        self._by_account.failed(account, now)
+        self._by_registrar_and_user.failed(pair, now)
         try:
             yield
         except Refusal:
             self._wrong_by_registrar.spend(key, now)
             raise
         except BaseException:
-            self._by_account.forgive(account)
+            self._by_registrar_and_user.forgive(pair)
             raise
-        self._by_account.succeeded(account)
+        self._by_registrar_and_user.succeeded(pair)
 
     async def _revocations(self, request: Request) -> Page:
         registrar = self._registrar(request)
@@ -220,9 +217,7 @@ class EnrollmentServer:
         now = self._reactor.seconds()
         self._require_patience(self._by_registrar.delay(key, now))
         self._by_registrar.spend(key, now)
-        cursor, entries = await self._work(
-            self._authority.revocations, registrar, field(request, b"since")[:64]
-        )
+        cursor, entries = await self._work(self._authority.revocations, registrar, field(request, b"since")[:64])
         revoked = [{"account": e.account, "device": e.device, "time": e.time} for e in entries]
         return _json({"cursor": cursor, "revocations": revoked})
 

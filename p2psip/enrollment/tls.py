@@ -59,7 +59,8 @@ class TrustedServer:
         self._accepts = accepts
         self._context = _context()
         self._context.set_verify(SSL.VERIFY_PEER, self._verified)
-        self._context.set_default_verify_paths()
+        if not any_chain:
+            self._context.set_default_verify_paths()
         store = self._context.get_cert_store()
         for root in roots:
             if store is not None:

@@ -29,17 +29,13 @@ class ServedTestCase(TestCase):
     """`self.authority` served at `self.url`, with the time of this machine."""
 
     def setUp(self) -> None:
-        self.authority = OverlayAuthority.create(
-            Path(self.mktemp()), OVERLAY, reactor.seconds, hashes=world.HASHES
-        )
+        self.authority = OverlayAuthority.create(Path(self.mktemp()), OVERLAY, reactor.seconds, hashes=world.HASHES)
         self.addCleanup(self.authority.close)
         self.trust = world.trust(self.authority)
         self.configuration = first_configuration(self.authority)
         self.server, self.url = self.serve(self.authority)
 
-    def serve(
-        self, authority: OverlayAuthority, interface: str = "127.0.0.1"
-    ) -> tuple[EnrollmentServer, str]:
+    def serve(self, authority: OverlayAuthority, interface: str = "127.0.0.1") -> tuple[EnrollmentServer, str]:
         server = EnrollmentServer(authority, self.trust, lambda: self.configuration, reactor, self.in_thread)
         factory: Any = server.factory(*authority.server_credentials(["127.0.0.1", "::1"]))
         port = reactor.listenTCP(0, factory, interface=interface)
@@ -59,9 +55,7 @@ class ServedTestCase(TestCase):
     def in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
         return maybeDeferred(function, *arguments)
 
-    def client(
-        self, *urls: str, server: TrustedServer | None = None, member: Member | None = None
-    ) -> EnrollmentClient:
+    def client(self, *urls: str, server: TrustedServer | None = None, member: Member | None = None) -> EnrollmentClient:
         trusted = server or named_server(
             OVERLAY,
             [self.authority.root_certificate],

@@ -180,21 +180,15 @@ class EnrollTests(AuthorityTestCase):
         self.assertEqual(self.enroll("second", token.password, 1, request).node_ids, first.node_ids)
         other = make_request(generate_key(), "second@nodes.example.org")
         self.assertRefused("failed_authentication", self.authority.enroll, "second", token.password, 1, other)
-        self.assertRefused(
-            "Node-IDs_not_available", self.authority.enroll, "second", token.password, 2, request
-        )
+        self.assertRefused("Node-IDs_not_available", self.authority.enroll, "second", token.password, 2, request)
         self.clock.advance(60)
-        self.assertRefused(
-            "failed_authentication", self.authority.enroll, "second", token.password, 1, request
-        )
+        self.assertRefused("failed_authentication", self.authority.enroll, "second", token.password, 1, request)
 
     def test_refused_request_redeems_nothing(self) -> None:
         """A token spoilt by a bad request would be a token lost."""
         token = self.authority.invite("second", "peer", 60, ["https://h"])
         other = make_request(generate_key(), "third@nodes.example.org")
-        self.assertRefused(
-            "username_not_available", self.authority.enroll, "second", token.password, 1, other
-        )
+        self.assertRefused("username_not_available", self.authority.enroll, "second", token.password, 1, other)
         self.enroll("second", token.password, 1, self.request("second@nodes.example.org"))
 
     def test_wrong_password(self) -> None:
@@ -206,9 +200,7 @@ class EnrollTests(AuthorityTestCase):
             ("", ""),
             ("a\0", "right"),
         ):
-            self.assertRefused(
-                "failed_authentication", self.authority.enroll, name, password, 1, self.request()
-            )
+            self.assertRefused("failed_authentication", self.authority.enroll, name, password, 1, self.request())
         self.assertEqual(self.last_line()[0], "refused")
 
     def test_password_first(self) -> None:
@@ -218,28 +210,20 @@ class EnrollTests(AuthorityTestCase):
     def test_taken_name(self) -> None:
         """[6940-11.3-20] [6940-11.3-25]"""
         for name in ("bob@example.org", "alice@nodes.example.org", "alice@example.com", "Alice@example.org"):
-            self.assertRefused(
-                "username_not_available", self.authority.enroll, "alice", "right", 1, self.request(name)
-            )
+            self.assertRefused("username_not_available", self.authority.enroll, "alice", "right", 1, self.request(name))
 
     def test_too_many(self) -> None:
         """[6940-11.3-25] [6940-13.6.2-1]"""
         self.enroll("alice", "right", 2, self.request())
         other = make_request(generate_key(), "alice@example.org")
         for count, request in ((3, self.request()), (0, self.request()), (-1, self.request()), (1, other)):
-            self.assertRefused(
-                "Node-IDs_not_available", self.authority.enroll, "alice", "right", count, request
-            )
+            self.assertRefused("Node-IDs_not_available", self.authority.enroll, "alice", "right", count, request)
         self.authority.accounts.set_node_quota("alice", 1000)
-        self.assertRefused(
-            "Node-IDs_not_available", self.authority.enroll, "alice", "right", 17, self.request()
-        )
+        self.assertRefused("Node-IDs_not_available", self.authority.enroll, "alice", "right", 17, self.request())
 
     def test_no_right_to_nodes(self) -> None:
         self.authority.accounts.set_node_quota("alice", 0)
-        self.assertRefused(
-            "Node-IDs_not_available", self.authority.enroll, "alice", "right", 1, self.request()
-        )
+        self.assertRefused("Node-IDs_not_available", self.authority.enroll, "alice", "right", 1, self.request())
 
     def test_bad_requests(self) -> None:
         """[6940-11.3-25]"""
@@ -258,9 +242,7 @@ class EnrollTests(AuthorityTestCase):
     def test_removed_account(self) -> None:
         identity = self.enroll("alice", "right", 1, self.request())
         self.assertEqual(self.authority.accounts.remove("alice"), list(identity.node_ids))
-        self.assertRefused(
-            "failed_authentication", self.authority.enroll, "alice", "right", 1, self.request()
-        )
+        self.assertRefused("failed_authentication", self.authority.enroll, "alice", "right", 1, self.request())
         self.assertRefused("failed_authentication", self.authority.renew, identity, self.request())
 
 
@@ -277,9 +259,7 @@ class RenewTests(AuthorityTestCase):
         self.clock.advance(20 * DAY)
         renewed = self.trust.identify(self.renew(self.node.identity, self.node.key))
         old = self.node.identity
-        self.assertEqual(
-            (renewed.user_name, renewed.node_ids, renewed.role), (old.user_name, old.node_ids, old.role)
-        )
+        self.assertEqual((renewed.user_name, renewed.node_ids, renewed.role), (old.user_name, old.node_ids, old.role))
         self.assertEqual(renewed.not_after, NOW + 50 * DAY)
 
     def test_role_as_known_now(self) -> None:
@@ -375,9 +355,7 @@ class RegistrarTests(AuthorityTestCase):
         self.assertRefused("bad_nonce", lambda: self.ask(made=NOW + 100))
 
     def test_peer(self) -> None:
-        self.assertRefused(
-            "failed_authentication", lambda: self.ask(world.join(self.authority, "third", "peer"))
-        )
+        self.assertRefused("failed_authentication", lambda: self.ask(world.join(self.authority, "third", "peer")))
 
     def test_no_longer_a_registrar(self) -> None:
         """The accounts decide, not the certificate alone."""
@@ -421,9 +399,7 @@ class ArchiveTests(AuthorityTestCase):
         world.add_user(self.authority)
         self.archive = export_authority(self.authority, "open sesame")
 
-    def read(
-        self, passphrase: str = "open sesame", overlay: str = OVERLAY, archive: bytes = b""
-    ) -> OverlayAuthority:
+    def read(self, passphrase: str = "open sesame", overlay: str = OVERLAY, archive: bytes = b"") -> OverlayAuthority:
         self.directory = Path(self.mktemp())
         authority = import_authority(
             archive or self.archive, passphrase, self.directory, overlay, self.clock.seconds, HASHES

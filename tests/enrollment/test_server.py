@@ -81,9 +81,7 @@ class CurlTests(ServedTestCase):
             "-outform", "DER", "-out", str(path),
         )  # fmt: skip
         self.assertEqual(status, 0, out)
-        code, body, content_type = await self.enroll(
-            path.read_bytes(), "username=alice", "password=right", "nodeids=2"
-        )
+        code, body, content_type = await self.enroll(path.read_bytes(), "username=alice", "password=right", "nodeids=2")
         self.assertEqual((code, content_type), (200, "application/pkix-cert"))
         identity = self.trust.identify(body)
         self.assertEqual((identity.user_name, len(identity.node_ids)), ("alice@example.org", 2))
@@ -180,9 +178,7 @@ class ClientTests(ServedTestCase):
         request = make_request(member.key, f"second@nodes.{OVERLAY}")
         renewed = self.trust.identify(await self.client(member=member).renew(request))
         self.assertEqual(renewed.node_ids, member.identity.node_ids)
-        self.assertEqual(
-            (await failure_of(self.client().renew(request), Refused)).token, "failed_authentication"
-        )
+        self.assertEqual((await failure_of(self.client().renew(request), Refused)).token, "failed_authentication")
         self.authority.nodes.revoke(f"second@nodes.{OVERLAY}")
         self.assertEqual(
             (await failure_of(self.client(member=member).renew(request), Refused)).token,
@@ -315,9 +311,7 @@ class RegistrarTests(ServedTestCase):
         third = world.join(self.authority, "third")
         client = self.client(member=third)
         request = third.request("alice")
-        refused = await failure_of(
-            client.user_credentials(request, "REGISTER", str(self.authorization())), Refused
-        )
+        refused = await failure_of(client.user_credentials(request, "REGISTER", str(self.authorization())), Refused)
         self.assertEqual(refused.token, "bad_nonce")
 
     async def test_guessing_user_is_slowed_down(self) -> None:
@@ -328,6 +322,14 @@ class RegistrarTests(ServedTestCase):
         world.add_user(self.authority, "bob")
         await self.ask("bob")
         self.member = world.join(self.authority, "third")
+        await self.ask()
+
+    async def test_strangers_cannot_lock_a_user_out(self) -> None:
+        """By guesses at enrollment, whatever account name they make up."""
+        csr = make_request(generate_key(), f"alice@{OVERLAY}")
+        name = f"{self.member.node_id.hex()} alice"
+        for _ in range(11):
+            await failure_of(self.client().enroll(csr, name, "guess"), Refused)
         await self.ask()
 
     async def test_guessing_registrar_is_slowed_down(self) -> None:
@@ -360,9 +362,7 @@ class ThreadTests(ServedTestCase):
         tokens = [self.authority.invite(name, "peer", 60, [self.url]) for name in names]
         asked = [
             Deferred.fromCoroutine(
-                client.enroll(
-                    make_request(generate_key(), f"{t.account}@nodes.{OVERLAY}"), t.account, t.password
-                )
+                client.enroll(make_request(generate_key(), f"{t.account}@nodes.{OVERLAY}"), t.account, t.password)
             )
             for t in tokens
         ]
@@ -395,13 +395,8 @@ class ConnectionTests(ServedTestCase):
 
     async def test_nonsense(self) -> None:
         self.assertIn(b" 400 ", await self.raw(b"hello\r\n\r\n"))
-        self.assertIn(
-            b" 413 ", await self.raw(b"POST /enroll HTTP/1.1\r\nContent-Length: 99999999\r\n\r\nabc")
-        )
-        chunks = (
-            b"POST /enroll HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-            + b"4000\r\n%b\r\n" % bytes(0x4000) * 8
-        )
+        self.assertIn(b" 413 ", await self.raw(b"POST /enroll HTTP/1.1\r\nContent-Length: 99999999\r\n\r\nabc"))
+        chunks = b"POST /enroll HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"4000\r\n%b\r\n" % bytes(0x4000) * 8
         self.assertIn(b" 413 ", await self.raw(chunks))
 
 
@@ -441,9 +436,7 @@ class FormTests(SynchronousTestCase):
         multipart = b"multipart/form-data; boundary=x"
         part = b"--x\r\nContent-Disposition: form-data; name%b\r\n\r\nv\r\n--x--\r\n"
         nested = b"Content-Type: message/rfc822\r\n\r\n" * 1500
-        boundaries = b"".join(
-            b"--x\r\nContent-Type: multipart/mixed; boundary=x%d\r\n\r\n" % n for n in range(900)
-        )
+        boundaries = b"".join(b"--x\r\nContent-Type: multipart/mixed; boundary=x%d\r\n\r\n" % n for n in range(900))
         for content_type, body in (
             (multipart, part % b"*=utf-8''n%C3"),
             (multipart, part % b"*0*=nope''n; name*1=x"),
