@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,15 +24,44 @@ from ..interfaces import (
     IOverlay,
     ISigner,
     ITopologyHost,
+    ITopologyPlugin,
     Stored,
 )
 from ..security.identity import Identity
+from ..storage.replication import Replication
+from ..transport.app_attach import AppAttachments
+from ..transport.attach import Attachments
+from ..transport.bootstrap import Bootstrap, BootstrapCache
+from ..transport.connections import ConnectionTable
+from ..transport.messaging import Messaging
 from ..wire.codec import Struct
 from ..wire.header import Destination
 from ..wire.security import Signature
+from .membership import Membership
+from .values import Values
 
-if TYPE_CHECKING:
-    from .node import Node
+
+class Parts(Protocol):
+    """What the hosts below reach of a node: its parts, as `Node` has wired them."""
+
+    configuration: Configuration
+    node_id: NodeId
+    signer: RenewableSigner
+    clock: Any
+    random: Random
+    table: ConnectionTable
+    messaging: Messaging
+    attachments: Attachments
+    app_attachments: AppAttachments
+    topology: ITopologyPlugin
+    replication: Replication
+    membership: Membership
+    values: Values
+    bootstrap: Bootstrap
+    bootstrap_cache: BootstrapCache
+
+    def count(self, cause: str) -> None:
+        """Count something refused."""
 
 
 @implementer(ISigner)
@@ -64,7 +93,7 @@ class RenewableSigner:
 class LinkHost:
     """What link protocols get."""
 
-    def __init__(self, node: Node, private_key: Any, trust: Any) -> None:
+    def __init__(self, node: Parts, private_key: Any, trust: Any) -> None:
         self._node = node
         self.owner: ILinkOwner = Links(node)
         self.signer: ISigner = node.signer
@@ -82,7 +111,7 @@ class LinkHost:
 class Links:
     """The door by which bytes come into the node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Parts) -> None:
         self._node = node
 
     def link_opened(self, link: ILink) -> None:
@@ -114,7 +143,7 @@ class Links:
 class Connections:
     """The Connection Table and Attach in one."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Parts) -> None:
         self._node = node
 
     def link_to(self, node_id: NodeId) -> ILink | None:
@@ -132,7 +161,7 @@ class Connections:
 class _Host:
     """What topology and usages alike are lent."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Parts) -> None:
         self._node = node
         self.node_id: NodeId = node.node_id
         self.clock: IReactorTime = node.clock
@@ -156,7 +185,7 @@ class _Host:
 class TopologyHost(_Host):
     """What the Topology Plug-in gets."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Parts) -> None:
         super().__init__(node)
         self.connections: IConnectionTable = Connections(node)
 
@@ -177,7 +206,7 @@ class TopologyHost(_Host):
 class Overlay(_Host):
     """What usages get."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Parts) -> None:
         super().__init__(node)
         self.signer: ISigner = node.signer
 
@@ -210,7 +239,7 @@ class Overlay(_Host):
 class Routes:
     """What the router asks of topology and Connection Table."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Parts) -> None:
         self._node = node
 
     def is_responsible(self, target: bytes, /) -> bool:

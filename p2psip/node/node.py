@@ -16,7 +16,7 @@ from ..config.kinds import Kind
 from ..config.write import write_document
 from ..errors import LinkError
 from ..forwarding.router import Router
-from ..ids import NodeId, distance
+from ..ids import NodeId
 from ..interfaces import (
     ILink,
     ILinkProtocol,
@@ -37,11 +37,10 @@ from ..transport.bootstrap import Bootstrap, BootstrapCache
 from ..transport.configuration import ConfigurationUpdates
 from ..transport.connections import ConnectionTable
 from ..transport.dispatch import Dispatch
-from ..transport.liveness import Liveness
+from ..transport.liveness import Doubts, Liveness
 from ..transport.messaging import Messaging
 from ..transport.transactions import Transactions
 from ..wire.chord import ChordUpdate
-from ..wire.header import NodeDestination
 from ..wire.methods import (
     AppAttachReq,
     AttachReqAns,
@@ -55,6 +54,7 @@ from ..wire.methods import (
 from .hosts import LinkHost, Overlay, Rejected, RenewableSigner, Routes, TopologyHost
 from .membership import Membership
 from .plugins import Plugins
+from .status import status_of
 from .values import Values
 
 ENVELOPE = 2048
@@ -110,7 +110,6 @@ class Node:
         self._started_at = clock.seconds()
         self._running = False
         self._usages_started = False
-        self._prodded: set[NodeId] = set()
         self._save_configuration = save_configuration
         self._tell_joined = joined
         self._support(configuration)
@@ -149,13 +148,14 @@ class Node:
             self.router,
             self.table.link_to,
             lambda resource, signer: self.topology.answers_for(resource, signer),
-            self._doubted,
+            lambda resource, signer: self._doubts.answered(resource, signer),
             lambda error: self.updates.mend(error),
             self.transactions,
             clock,
             count,
         )
-        self.updates = ConfigurationUpdates(
+        self._doubts: Doubts = Doubts(self.table.connected, self._routes_over, self.messaging.request)
+        self.updates: ConfigurationUpdates = ConfigurationUpdates(
             configuration,
             Verifier(self.trust),
             self._now,
@@ -174,7 +174,7 @@ class Node:
     ) -> None:
         self._link_host = LinkHost(self, private_key, self.trust)
         ice = not self.configuration.no_ice
-        self.link_protocols: list[ILinkProtocol] = [
+        self.link_protocols: Sequence[ILinkProtocol] = [
             factory.build(self._link_host, self.clock, addresses, port, advertise)
             for factory in self._plugins.links
             if factory.ice == ice
@@ -328,7 +328,7 @@ class Node:
     # -- What happens to it --------------------------------------------------------------------------------
 
     def _joined(self) -> None:
-        self.log.info("{node_id} is in the overlay", node_id=self.node_id.hex())
+        self.log.debug("{node_id} is in the overlay", node_id=self.node_id.hex())
         self._usages_started = True
         for usage in self.usages.values():
             usage.start().addErrback(self._log_failure)
@@ -341,21 +341,6 @@ class Node:
         if self._running:
             self.topology.link_closed(node_id)
             self.replication.peer_lost(node_id)
-
-    def _doubted(self, resource: bytes, signer: NodeId) -> None:
-        """An answer for `resource` was not believed, since we know peers that are nearer than `signer`.
-
-        Perhaps they are dead, and we have not noticed: a Ping over the link to each will tell.
-        """
-        for node_id in self.table.connected():
-            nearer = distance(resource, node_id) < distance(resource, signer)
-            if nearer and self.topology.routes_over(node_id) and node_id not in self._prodded:
-                self._prodded.add(node_id)
-                asked = self.messaging.request([NodeDestination(node_id=node_id)], PingReq())
-                asked.addBoth(self._prodded_at, node_id)
-
-    def _prodded_at(self, result: object, node_id: NodeId) -> None:
-        self._prodded.discard(node_id)
 
     def _routes_over(self, node_id: NodeId) -> bool:
         return self.topology.routes_over(node_id)
@@ -412,34 +397,6 @@ class Node:
         return self.topology.joined
 
     def status(self) -> Mapping[str, Any]:
-        """For ``status --json``."""
-        topology = self.topology.status()
-        return {
-            "node_id": self.node_id.hex(),
-            "overlay": self.configuration.instance_name,
-            "role": "client" if self._client else self.signer.identity.role,
-            "joined": self.joined,
-            "uptime": int(self._uptime()),
-            "sequence": self.configuration.sequence,
-            "neighbors": topology["neighbors"],
-            "fingers": topology["fingers"],
-            "topology": topology,
-            "links": [_link_status(link) for link in self.table.links()],
-            "stored": {
-                "resources": self.storage.resources,
-                "values": self.storage.values,
-                "bytes": self.storage.size,
-            },
-            "listeners": [address for protocol in self.link_protocols for address in protocol.addresses],
-            "messages": {"delivered": self.messaging.delivered, "forwarded": self.messaging.forwarded},
-            "rejected": self.rejected(),
-        }
-
-
-def _link_status(link: ILink) -> Mapping[str, Any]:
-    return {
-        "node_id": link.node_id.hex(),
-        "protocol": link.protocol,
-        "address": link.address,
-        "rtt_ms": None if link.rtt is None else round(1000 * link.rtt, 1),
-    }
+        """For ``status --json``; see `p2psip.node.status`."""
+        role = "client" if self._client else self.signer.identity.role
+        return {**status_of(self), "role": role, "uptime": int(self._uptime())}

@@ -1,15 +1,21 @@
-"""Ping and Probe: whether a node is there, and how it is (RFC 6940 §6.5.3, §6.4.2.5)."""
+"""Ping and Probe: whether a node is there, and how it is (RFC 6940 §6.5.3, §6.4.2.5); and doubts about that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
-from ..interfaces import Request
+from twisted.internet.defer import Deferred
+
+from ..ids import NodeId, distance
+from ..interfaces import Answer, Request
+from ..wire.codec import Struct
 from ..wire.codes import ProbeInformationType
+from ..wire.header import Destination, NodeDestination
 from ..wire.methods import (
     NumResources,
     PingAns,
+    PingReq,
     ProbeAns,
     ProbeInformation,
     ProbeReq,
@@ -47,3 +53,33 @@ class Liveness:
         assert isinstance(body, ProbeReq)
         facts = [self._facts[kind]() for kind in body.requested_info if kind in self._facts]
         return ProbeAns(probe_info=tuple(facts))
+
+
+class Doubts:
+    """Looks after peers that should have answered in the place of others.
+
+    Where an answer for a resource is not believed (§6.3.4), a nearer peer that we know may be dead without our
+    having noticed: a Ping over the link to it makes the link fail then.
+    """
+
+    def __init__(
+        self,
+        connected: Callable[[], Sequence[NodeId]],
+        routes_over: Callable[[NodeId], bool],
+        request: Callable[[Sequence[Destination], Struct], Deferred[Answer]],
+    ) -> None:
+        self._connected = connected
+        self._routes_over = routes_over
+        self._request = request
+        self._asked: set[NodeId] = set()
+
+    def answered(self, resource: bytes, signer: NodeId) -> None:
+        """An answer for `resource` by `signer` was not believed."""
+        for node_id in self._connected():
+            nearer = distance(resource, node_id) < distance(resource, signer)
+            if nearer and node_id not in self._asked and self._routes_over(node_id):
+                self._asked.add(node_id)
+                self._request([NodeDestination(node_id=node_id)], PingReq()).addBoth(self._ended, node_id)
+
+    def _ended(self, result: object, node_id: NodeId) -> None:
+        self._asked.discard(node_id)

@@ -1,0 +1,59 @@
+"""What a node tells of itself, as ``p2psip status --json`` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ..config.document import Configuration
+from ..ids import NodeId
+from ..interfaces import ILink, ILinkProtocol, ITopologyPlugin
+from ..storage.interfaces import IStorage
+from ..transport.connections import ConnectionTable
+from ..transport.messaging import Messaging
+from .hosts import Rejected
+
+
+class Observed(Protocol):
+    """The parts of a node that its status is about."""
+
+    configuration: Configuration
+    node_id: NodeId
+    table: ConnectionTable
+    messaging: Messaging
+    topology: ITopologyPlugin
+    storage: IStorage
+    rejected: Rejected
+    link_protocols: Sequence[ILinkProtocol]
+
+
+def status_of(node: Observed) -> Mapping[str, Any]:
+    """All but role and uptime; Node-IDs in hex, times in milliseconds."""
+    topology = node.topology.status()
+    return {
+        "node_id": node.node_id.hex(),
+        "overlay": node.configuration.instance_name,
+        "joined": node.topology.joined,
+        "sequence": node.configuration.sequence,
+        "neighbors": topology["neighbors"],
+        "fingers": topology["fingers"],
+        "topology": topology,
+        "links": [_link(link) for link in node.table.links()],
+        "stored": {
+            "resources": node.storage.resources,
+            "values": node.storage.values,
+            "bytes": node.storage.size,
+        },
+        "listeners": [address for protocol in node.link_protocols for address in protocol.addresses],
+        "messages": {"delivered": node.messaging.delivered, "forwarded": node.messaging.forwarded},
+        "rejected": node.rejected(),
+    }
+
+
+def _link(link: ILink) -> Mapping[str, Any]:
+    return {
+        "node_id": link.node_id.hex(),
+        "protocol": link.protocol,
+        "address": link.address,
+        "rtt_ms": None if link.rtt is None else round(1000 * link.rtt, 1),
+    }
