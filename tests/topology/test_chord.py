@@ -312,6 +312,26 @@ class JoinTests(ChordTestCase):
         self.assertEqual(hosts[2].handed_over[-1], (jn.node_id, hosts[0].node_id, jn.node_id))
         self.assertEqual(self.world.faults(), [])
 
+    def test_taken_for_alive(self) -> None:
+        """A Joining Node that is listed as a peer says that it is none."""
+        hosts = self.ring(2, 8, 12)
+        jn = self.host(5, "JN")
+        self.world.link(jn, hosts[0])
+        self.world.names[hosts[0].node_id] = "P"
+        update = Neighbors(uptime=1, predecessors=[], successors=[jn.node_id])
+        jn.topology.answer_update(request(update, hosts[0].node_id))
+        self.assertEqual(self.world.transcript, ["JN: LeaveReq to P"])
+
+    def test_predecessor_returns(self) -> None:
+        """Who was predecessor and joins again gets the data of the range that it will have."""
+        hosts = self.ring(2, 8, 12)
+        self.world.kill(hosts[1], after=1e9)
+        again = self.host(8)
+        again.start(hosts[2])
+        self.world.clock.advance(3)
+        self.assertEqual(hosts[2].handed_over[-1], (again.node_id, hosts[0].node_id, again.node_id))
+        self.assertTrue(again.topology.joined)
+
     def test_nobody_there(self) -> None:
         """Without a link a join fails, after some attempts; it can be repeated."""
         alone = self.host(3)
@@ -472,6 +492,60 @@ class UpdateTests(ChordTestCase):
         self.assertEqual(self.world.faults(), [])
 
 
+class RepairTests(ChordTestCase):
+    """Better neighbors and fingers (RFC 6940 §10.7.1, §10.7.2, §10.7.4.2)."""
+
+    def circle(self) -> dict[int, Host]:
+        """Sixteen peers at equal distances, founded by 8; 5 is the last to join, and so knows few."""
+        values = [8, *(value for value in range(16) if value not in (5, 8)), 5]
+        return dict(zip(values, self.ring(*values), strict=True))
+
+    def test_dead_candidate(self) -> None:
+        """While an Attach to a dead candidate runs out of time, the next one takes its place."""
+        hosts = self.circle()
+        one = hosts[5]
+        self.assertNotIn(hosts[1].node_id, one.links)
+        self.assertNotIn(hosts[0].node_id, one.links)
+        self.world.kill(hosts[1], after=1e9)
+        self.world.kill(hosts[4])
+        self.world.clock.advance(5)
+        expected = [hosts[value].node_id.hex() for value in (3, 2, 0)]
+        self.assertEqual(one.topology.status()["neighbors"]["predecessors"], expected)
+
+    def test_asks_for_lists(self) -> None:
+        """A neighbor whose lists are not known is asked for them, when they are needed."""
+        first, second = self.ring(2, 10)
+        self.world.names.update({first.node_id: "A", second.node_id: "B"})
+        third = self.host(6, "C")
+        self.world.link(first, third)
+        first.topology.answer_update(request(PeerReady(uptime=1), third.node_id))
+        first.link_down(second.node_id)
+        self.assertIn("A: RouteQueryReq to C", self.world.transcript)
+
+    def finger(self, hosts: dict[int, Host]) -> set[int]:
+        """Which peers 5 knows in the second interval of its Finger Table."""
+        return {value for value in (9, 10, 11, 12) if hosts[5].topology.routes_over(hosts[value].node_id)}
+
+    def test_lost_finger(self) -> None:
+        """It is replaced by somebody else of its interval. [6940-10.7.2-1] [6940-10.7.2-2]"""
+        hosts = self.circle()
+        self.assertEqual(self.finger(hosts), {9})
+        self.world.kill(hosts[9])
+        self.world.clock.advance(5)
+        self.assertEqual(len(self.finger(hosts)), 1)
+        self.assertNotIn(9, self.finger(hosts))
+
+    def test_periodic_search(self) -> None:
+        """Without reactive recovery it is sought in time. [6940-10.7.4.2-1] [6940-10.7.4.2-6]"""
+        self.world = World(0, Chord, chord_reactive=False, chord_ping_interval=100, chord_update_interval=30)
+        hosts = self.circle()
+        self.world.kill(hosts[9])
+        self.world.clock.advance(5)
+        self.assertEqual(self.finger(hosts), set())
+        self.world.clock.advance(600)
+        self.assertEqual(len(self.finger(hosts)), 1)
+
+
 class LeaveTests(ChordTestCase):
     """RFC 6940 §10.9, §6.4.2.2."""
 
@@ -483,7 +557,9 @@ class LeaveTests(ChordTestCase):
             self.world.names[host.node_id] = name
         self.world.transcript.clear()
         left = hosts[1].topology.leave()
-        self.world.clock.advance(3)
+        self.world.clock.advance(1)
+        self.assertNoResult(left)  # the others attach to one another through it
+        self.world.clock.advance(2)
         self.successResultOf(left)
         self.assertEqual(
             [line for line in self.world.transcript if line.startswith("B:")],
@@ -538,6 +614,9 @@ class LeaveTests(ChordTestCase):
         data = FromSuccessor(successors=()).encode()
         leaving = LeaveReq(leaving_peer_id=hosts[1].node_id, overlay_specific_data=data)
         hosts[0].topology.answer_leave(request(leaving, hosts[1].node_id))
+        self.assertFalse(hosts[0].topology.routes_over(hosts[1].node_id))
+        # Others that list it still do not bring it back.
+        self.world.clock.advance(5)
         self.assertFalse(hosts[0].topology.routes_over(hosts[1].node_id))
 
     def test_last_peer(self) -> None:
