@@ -11,6 +11,7 @@ from ..interfaces import ILink, ILinkProtocol, ITopologyPlugin
 from ..storage.interfaces import IStorage
 from ..transport.connections import ConnectionTable
 from ..transport.messaging import Messaging
+from ..transport.transactions import Transactions
 from .hosts import Rejected
 
 
@@ -21,6 +22,7 @@ class Observed(Protocol):
     node_id: NodeId
     table: ConnectionTable
     messaging: Messaging
+    transactions: Transactions
     topology: ITopologyPlugin
     storage: IStorage
     rejected: Rejected
@@ -45,7 +47,11 @@ def status_of(node: Observed) -> Mapping[str, Any]:
             "bytes": node.storage.size,
         },
         "listeners": [address for protocol in node.link_protocols for address in protocol.addresses],
-        "messages": {"delivered": node.messaging.delivered, "forwarded": node.messaging.forwarded},
+        "messages": {
+            "delivered": node.messaging.delivered,
+            "forwarded": node.messaging.forwarded,
+            "rtt_ms": _milliseconds(node.transactions.rtt),
+        },
         "rejected": node.rejected(),
     }
 
@@ -55,5 +61,9 @@ def _link(link: ILink) -> Mapping[str, Any]:
         "node_id": link.node_id.hex(),
         "protocol": link.protocol,
         "address": link.address,
-        "rtt_ms": None if link.rtt is None else round(1000 * link.rtt, 1),
+        "rtt_ms": _milliseconds(link.rtt),
     }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 1)

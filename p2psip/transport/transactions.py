@@ -18,20 +18,22 @@ from ..interfaces import Answer, SignedBy
 TRANSMISSIONS = 5
 """RFC 6940 §6.2.1: "retransmitted up to 4 times, for a total of 5 messages"."""
 
-INTERMEDIATE_ERRORS = frozenset(
+ONLY_ON_THE_WAY = frozenset(
     (
-        ErrorCode.UNSUPPORTED_FORWARDING_OPTION,
         ErrorCode.TTL_EXCEEDED,
-        ErrorCode.MESSAGE_TOO_LARGE,
         ErrorCode.UNDERLAY_DESTINATION_UNREACHABLE,
         ErrorCode.UNDERLAY_TIME_EXCEEDED,
-        ErrorCode.MESSAGE_EXPIRED,
         ErrorCode.UPSTREAM_MISROUTING,
         ErrorCode.LOOP_DETECTED,
         ErrorCode.TTL_HOPS_EXCEEDED,
     )
 )
-"""Errors that a node on the way may make, which §6.3.4 would have us drop since another signed them."""
+"""Errors that say that their maker is not the destination: while the ring changes, a request may go in circles."""
+
+ON_THE_WAY_TOO = frozenset(
+    (ErrorCode.UNSUPPORTED_FORWARDING_OPTION, ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.MESSAGE_EXPIRED)
+)
+"""Errors that the destination may make, and a node on the way, whose word §6.3.4 would have us drop."""
 
 
 class TooManyRequests(RequestTimeout):
@@ -172,10 +174,9 @@ class Transactions:
         came in time.
         """
         transaction = self._open.get(transaction_id)
-        if (
-            transaction is not None
-            and error.code in INTERMEDIATE_ERRORS
-            and not transaction.believed(signer)
+        if transaction is not None and (
+            error.code in ONLY_ON_THE_WAY
+            or (error.code in ON_THE_WAY_TOO and not transaction.believed(signer))
         ):
             transaction.intermediate_error = error
             return

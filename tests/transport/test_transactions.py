@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2psip.errors import Forbidden, RequestTimeout, TTLExceeded
+from p2psip.errors import Forbidden, MessageTooLarge, RequestTimeout, TTLExceeded
 from p2psip.ids import NodeId
 from p2psip.interfaces import Answer, SignedBy
 from p2psip.transport.transactions import TooManyRequests, Transactions
@@ -83,11 +83,20 @@ class TransactionTests(SynchronousTestCase):
 
     def test_error_on_the_way_is_kept(self) -> None:
         """Any member can say TTL_Exceeded, so that is told only where no proper answer came."""
+        for signer in STRANGER, FRIEND:
+            answered = self.begin()
+            self.transactions.refused(self.sent[-1][1], TTLExceeded(), signer)
+            self.assertNoResult(answered)
+            self.clock.pump([3] * 5)
+            self.failureResultOf(answered, TTLExceeded)
+
+    def test_error_of_anybody(self) -> None:
+        """Message_Too_Large is final from the destination, and kept from anybody else."""
         answered = self.begin()
-        self.transactions.refused(self.sent[0][1], TTLExceeded(), STRANGER)
+        self.transactions.refused(self.sent[0][1], MessageTooLarge(), STRANGER)
         self.assertNoResult(answered)
-        self.clock.pump([3] * 5)
-        self.failureResultOf(answered, TTLExceeded)
+        self.transactions.refused(self.sent[0][1], MessageTooLarge(), FRIEND)
+        self.failureResultOf(answered, MessageTooLarge)
 
     def test_error_on_the_way_is_overruled(self) -> None:
         """A proper answer wins over what a node on the way said before."""
