@@ -121,6 +121,10 @@ class PluginTests(ChordTestCase):
             self.assertFalse(other.topology.is_responsible(target))
         self.assertEqual((first.topology.responsible_ppb(), other.topology.responsible_ppb()), (10**9, 0))
         self.assertEqual((first.topology.joined, other.topology.joined), (True, False))
+        # Nor does it forward, to whomever it is linked: what is routed to it would come back.
+        self.world.link(first, other)
+        self.world.clock.advance(1)
+        self.assertIsNone(other.topology.next_hop(node(1)))
 
     def test_replicas(self) -> None:
         """Two successors; one where there is but one. Never the peer itself. (RFC 6940 §10.4)"""
@@ -331,6 +335,13 @@ class JoinTests(ChordTestCase):
         self.world.clock.advance(3)
         self.assertEqual(hosts[2].handed_over[-1], (again.node_id, hosts[0].node_id, again.node_id))
         self.assertTrue(again.topology.joined)
+        # Also if the Join is the first that is heard of its return.
+        answered = hosts[2].topology.answer_join(request(JoinReq(joining_peer_id=again.node_id), again.node_id))
+        assert not isinstance(answered, Struct)
+        self.successResultOf(answered)
+        self.assertFalse(hosts[2].topology.routes_over(again.node_id))
+        self.world.clock.advance(1)
+        self.assertEqual(hosts[2].handed_over[-1], (again.node_id, hosts[0].node_id, again.node_id))
 
     def test_nobody_there(self) -> None:
         """Without a link a join fails, after some attempts; it can be repeated."""
