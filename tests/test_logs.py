@@ -36,7 +36,7 @@ class WorthLogging(SynchronousTestCase):
         """`--logfile` is obeyed, and filtered."""
         path = self.mktemp()
         observer = node_log({"logfile": path, "nodaemon": True})
-        for namespace, text in (("p2psip", "ours"), ("twisted", "theirs")):
+        for namespace, text in (("p2psip.service", "ours"), ("twisted.web", "theirs")):
             observer(
                 {"log_namespace": namespace, "log_level": LogLevel.info, "log_format": text, "log_time": 0.0}
             )
