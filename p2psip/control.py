@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,32 +92,24 @@ class ControlServer:
         ]
         self._expected: tuple[type[BaseException], ...] = (*expected, DeferredTimeout, CancelledError)
         self._port: IListeningPort | None = None
+        self._directory = -1
 
     def listen(self, path: Path, reactor: Any) -> None:
         """Serve on the Unix socket `path`, mode 0600; a socket that a dead process left is replaced."""
         path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # By way of the directory's descriptor: a socket's path may have no more than 107 bytes.
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
-            listener.setblocking(False)
-            listener.listen(64)
-            site = Site(_Root(self), timeout=120)
-            site.displayTracebacks = False
-            self._port = reactor.adoptStreamPort(listener.fileno(), socket.AF_UNIX, site)
-        finally:
-            os.umask(mask)
-            os.close(directory)
-            listener.close()
+        site = Site(_Root(self), timeout=120)
+        site.displayTracebacks = False
+        # By way of the directory's descriptor: a socket's path may have no more than 107 bytes.  Kept open, since
+        # the port removes the socket by that path when it is closed.
+        self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        self._port = reactor.listenUNIX(f"/proc/self/fd/{self._directory}/{path.name}", site, mode=0o600)
 
-    async def stop(self, path: Path) -> None:
+    async def stop(self) -> None:
         """Serve no more."""
         if self._port is not None:
             port, self._port = self._port, None
             await _done(port.stopListening())
-            path.unlink(missing_ok=True)
+            os.close(self._directory)
 
     async def answer(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
         """HTTP status and JSON of one request."""

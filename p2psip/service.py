@@ -376,7 +376,7 @@ class NodeService(Service):
             await self.authority.stop()
         if self._storage is not None:
             await self._storage.close()
-        await self._control.stop(self.state.control)
+        await self._control.stop()
         self.state.release()
 
 
