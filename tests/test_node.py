@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.testing import AccumulatingProtocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -16,6 +17,7 @@ from p2psip.errors import (
 )
 from p2psip.ids import NodeId
 from p2psip.interfaces import (
+    IApplicationConnection,
     IConnectionTable,
     ILinkHost,
     ILinkOwner,
@@ -243,12 +245,20 @@ class ThreeNodesTests(SynchronousTestCase):
         first, second, _ = self.world.nodes
         attached = first.overlay.app_attach(second.node_id, 5060)
         self.assertRaises(NotFound, self.world.result, attached)
-        served = []
+        served: list[IApplicationConnection] = []
         second.app_attachments.applications[5060] = served.append
         connection = self.world.result(first.overlay.app_attach(second.node_id, 5060))
         self.assertEqual(connection.node_id, second.node_id)
         self.world.run(1)
-        self.assertEqual([each.node_id for each in served], [first.node_id])
+        (accepted,) = served
+        self.assertEqual(accepted.node_id, first.node_id)
+        ours, theirs = AccumulatingProtocol(), AccumulatingProtocol()
+        connection.start(ours)
+        accepted.start(theirs)
+        ours.transport.write(b"REGISTER")
+        theirs.transport.write(b"200 OK")
+        self.world.run(1)
+        self.assertEqual((ours.data, theirs.data), (b"200 OK", b"REGISTER"))
 
     def test_renewed_certificate(self) -> None:
         """A node goes on with a renewed certificate; one for another Node-ID is refused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -158,6 +159,42 @@ class ChurnTests(SynchronousTestCase):
             holders = [node for node in nearest if node.storage.kinds(resource)]
             self.assertEqual(holders[:3], nearest[:3])
             self.assertLessEqual(len(holders), 4)
+
+
+class RandomChurnTests(SynchronousTestCase):
+    """Whatever happens, one or two deaths at a time: nothing acknowledged is lost, and the ring is whole again."""
+
+    def churn(self, seed: int) -> None:
+        world, chance = World(8, seed=seed), Random(seed)
+        founder, gone = world.nodes[0], []
+        for name in NAMES:
+            store(world, chance.choice(world.nodes), name.encode(), name)
+        world.run(5)
+        for step in range(15):
+            ring = sorted(world.nodes, key=lambda node: node.node_id)
+            place = chance.randrange(len(ring))
+            victims = [node for node in (ring[place], ring[place - 1]) if node is not founder]
+            what = chance.choice(["kill", "kill two", "leave", "join", "restart"])
+            if len(ring) < 6 or what == "join":
+                world.add()
+            elif what == "restart" and gone:
+                world.restart(gone.pop())
+            elif what == "leave":
+                world.leave(victims[0])
+            else:
+                killed = victims if what == "kill two" else victims[:1]
+                world.kill(*killed)
+                gone.extend(killed)
+            world.run(HOLD_DOWN)
+            world.until(lambda: all(world.settled(node) for node in world.nodes), 300)
+            node = chance.choice(world.nodes)
+            for name in NAMES:
+                self.assertEqual(fetch(world, node, name), [name.encode()], (seed, step, what, name))
+
+    def test_churn(self) -> None:
+        """Three worlds; a failure names its seed and step."""
+        for seed in range(3):
+            self.churn(seed)
 
 
 class FoundAnewTests(SynchronousTestCase):
