@@ -16,6 +16,7 @@ from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.publication import next_document
 from .enrollment.server import EnrollmentServer
+from .ids import NodeId
 from .joining import ENROLL
 from .running import Running
 from .startup import StartError
@@ -147,6 +148,12 @@ class AuthorityService:
         assert self._service.node is not None
         self._service.node.updates.offer(next_document(self.authority, self.configuration, **changes))
         return self.configuration.sequence
+
+    def expel(self, node_ids: Sequence[bytes]) -> None:
+        """Throw nodes out of the overlay: the next document names them as bad-node (RFC 6940 §11.1)."""
+        bad = self.configuration.bad_nodes.union(NodeId(node_id) for node_id in node_ids)
+        if bad != self.configuration.bad_nodes:
+            self.publish(bad_nodes=bad)
 
     def announce(self) -> None:
         """See that the document names this node's enrollment server."""

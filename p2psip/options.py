@@ -102,8 +102,8 @@ class NodeOptions(usage.Options):
             raise usage.UsageError(f"--{given[0]} and --{given[1]} exclude each other")
         if self["config"] and not (self["account"] and self["password-file"]):
             raise usage.UsageError("--config needs --account and --password-file to enroll with")
-        if (self["account"] or self["password-file"]) and not self["config"]:
-            raise usage.UsageError("--account and --password-file go with --config")
+        if bool(self["account"]) != bool(self["password-file"]):
+            raise usage.UsageError("--account and --password-file go together")
 
 
 def _address(text: str, option: str) -> str:

@@ -81,6 +81,7 @@ class Operator:
             ("POST", "/authority/export"): self.export_authority,
             ("POST", "/authority/import"): self.import_authority,
             ("POST", "/authority/publish"): self.publish,
+            ("POST", "/authority/expel"): self.expel,
             ("GET", "/authority/log"): self.audit_log,
         }
 
@@ -296,7 +297,9 @@ class Operator:
 
     async def remove_user(self, call: Call) -> None:
         """`p2psip user remove`."""
-        await self._service.in_thread(self._authority.authority.accounts.remove, call.path["name"])
+        authority = self._authority
+        gone = await self._service.in_thread(authority.authority.accounts.remove, call.path["name"])
+        authority.expel(gone)
 
     async def set_password(self, call: Call) -> None:
         """`p2psip user passwd`."""
@@ -357,6 +360,15 @@ class Operator:
         await authority.start()
         authority.announce()
         return {"overlay": service.overlay, "url": authority.url}
+
+    async def expel(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority expel`."""
+        authority = self._authority
+        name = call.text("name")
+        user_name = name if "@" in name else f"{name}@nodes.{self._service.overlay}"
+        gone = await self._service.in_thread(authority.authority.nodes.revoke, user_name)
+        authority.expel(gone)
+        return {"node_ids": [node_id.hex() for node_id in gone]}
 
     async def publish(self, call: Call) -> Mapping[str, Any]:
         """`p2psip authority publish`."""

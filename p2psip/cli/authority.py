@@ -79,6 +79,15 @@ def authority_log(node: NodeConnection, limit: int, as_json: bool) -> None:
         )
 
 
+@authority.command("expel")
+@click.argument("name")
+@with_node
+def authority_expel(node: NodeConnection, name: str) -> None:
+    """Throw the node NAME out of the overlay: its links are closed, its certificate is not renewed."""
+    answer = node.ask("POST", "/authority/expel", {"name": name})
+    click.echo(f"expelled: {', '.join(answer['node_ids'])}")
+
+
 @authority.command("publish")
 @click.argument("file", type=click.File("rb"))
 @with_node
