@@ -9,9 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.config.accept import accept_first, sign_kind
 from p2psip.config.document import SignatureError
-from p2psip.config.kinds import Kind
+from p2psip.config.kinds import CERTIFICATE_BY_USER, Kind
 from p2psip.config.write import write_document, write_kinds
-from p2psip.errors import ConfigTooOld, Forbidden, InvalidMessage
+from p2psip.errors import ConfigTooOld, Forbidden, InvalidMessage, UnknownKind
 from p2psip.ids import NodeId
 from p2psip.interfaces import Answerer, Request
 from p2psip.node import Node
@@ -25,7 +25,7 @@ from p2psip.wire.methods import (
     KindUpdate,
     PingReq,
 )
-from p2psip.wire.storage import DataValue
+from p2psip.wire.storage import ArrayEntry, DataValue
 
 from .test_node import fetch, store
 
@@ -161,6 +161,23 @@ class ConfigurationTests(SynchronousTestCase):
             self.second.updates.offer(self.world.document())
         self.second.updates.offer(self.world.document(heir.signer))
         self.everywhere(3)
+
+    def test_kind_is_gone(self) -> None:
+        """A Kind that a document has no longer is discarded with its data everywhere, others' data stay."""
+        store(self.world, self.first, b"hello")
+        name = b"user@example.org"
+        signer = self.world.user(name.decode(), self.first)
+        entry = ArrayEntry(index=0, value=DataValue(value=b"x"))
+        self.world.result(self.first.overlay.store(name, CERTIFICATE_BY_USER, [entry], 600, signer=signer))
+        self.world.run(5)
+        self.assertEqual(sum(node.storage.values for node in self.world.nodes), 6)
+        kinds = dict(self.world.configuration.kinds)
+        del kinds[CERTIFICATE_BY_USER]
+        self.first.updates.offer(self.world.document(kinds=MappingProxyType(kinds)))
+        self.everywhere(2)
+        self.assertEqual(sum(node.storage.values for node in self.world.nodes), 3)
+        self.assertRaises(UnknownKind, self.world.result, self.second.overlay.fetch(name, CERTIFICATE_BY_USER))
+        self.assertEqual(fetch(self.world, self.second), [b"hello"])
 
     def test_kind(self) -> None:
         """A Kind comes by ConfigUpdate of type kind, from a kind-signer only. [6940-6.5.4.2-3]"""

@@ -350,16 +350,16 @@ class Node:
 
     def configuration_changed(self, configuration: Configuration) -> None:
         """Put a newer configuration to use; a node that cannot follow it leaves (RFC 6940 §6.5.4.2)."""
-        new_document = configuration.raw != self.configuration.raw
-        self.configuration = configuration
+        old, self.configuration = self.configuration, configuration
         self.router.configuration = configuration
         self.trust.update(
             configuration.root_certificates,
             configuration.bad_nodes,
             self_signed=configuration.self_signed_permitted,
         )
-        if new_document:
+        if configuration.raw != old.raw:
             self._save_configuration(write_document(configuration))
+        self._discard_kinds(old)
         for link in self.table.links():
             if not configuration.bad_nodes.isdisjoint(link.identity.node_ids):
                 self.table.close(link.node_id, LinkError("its Node-ID was revoked"))
@@ -368,6 +368,14 @@ class Node:
         except CannotComply as error:
             self.log.error("this node leaves, because of the new configuration: {error}", error=error)
             self.leave().addErrback(self._log_failure)
+
+    def _discard_kinds(self, old: Configuration) -> None:
+        """Forget the data of Kinds that are defined no longer, or otherwise (RFC 6940 §11.1)."""
+        for kind_id, kind in old.kinds.items():
+            new = self.configuration.kinds.get(kind_id)
+            if new is None or new.data_model != kind.data_model:
+                self.storage.discard_kind(kind_id)
+        self.storage.durable().addErrback(self._log_failure)
 
     def _support(self, configuration: Configuration) -> None:
         require_support(

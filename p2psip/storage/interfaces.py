@@ -100,6 +100,9 @@ class IStorage(Interface):
     def remove(resource: ResourceId) -> None:
         """Forget everything about `resource`."""
 
+    def discard_kind(kind_id: int) -> None:
+        """Forget every value of a Kind that the configuration has no longer (RFC 6940 §11.1)."""
+
     def closest(resource: ResourceId, kind_id: int) -> ResourceId | None:
         """The next Resource-ID, clockwise from `resource` and beginning with it, that has values of a Kind."""
 

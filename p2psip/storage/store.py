@@ -100,6 +100,10 @@ class MemoryStorage:
         for kind_id in self.kinds(resource):
             self._replace(resource, kind_id, 0, dict.fromkeys(self.held(resource, kind_id)))
 
+    def discard_kind(self, kind_id: int) -> None:
+        for resource in tuple(self._rings.get(kind_id, ())):
+            self._replace(resource, kind_id, 0, dict.fromkeys(self.held(resource, kind_id)))
+
     def expire(self, now: float) -> int:
         due: dict[tuple[ResourceId, int], list[Key]] = {}
         while self._expiries and self._expiries[0][0] <= now:
