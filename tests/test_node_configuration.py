@@ -8,7 +8,7 @@ from types import MappingProxyType
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.config.accept import accept_first, sign_kind
-from p2psip.config.document import SignatureError
+from p2psip.config.document import CannotComply, SignatureError
 from p2psip.config.kinds import CERTIFICATE_BY_USER, Kind
 from p2psip.config.write import write_document, write_kinds
 from p2psip.errors import ConfigTooOld, Forbidden, InvalidMessage, UnknownKind
@@ -97,6 +97,14 @@ class ConfigurationTests(SynchronousTestCase):
         self.world.until(lambda: back.joined)
         self.everywhere(2)
 
+    def test_request_with_an_old_one(self) -> None:
+        """A request that is Config_Too_Old is made again at once, with the document that came. [6940-6.3.2.1-3]"""
+        self.second.configuration_changed(accept_first(self.world.document(), None, self.world.clock.seconds()))
+        destination = [NodeDestination(node_id=self.second.node_id)]
+        answer = self.world.result(self.first.overlay.request(destination, PingReq()), 1)
+        self.assertEqual(answer.signer.node_id, self.second.node_id)
+        self.assertEqual(self.first.configuration.sequence, 2)
+
     def test_meeting_old_ones(self) -> None:
         """A node that has a newer one passes it to those it asks. [6940-6.5.4-1]"""
         newcomer = self.world.nodes[4]
@@ -147,8 +155,11 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_cannot_comply(self) -> None:
         """A node that cannot follow a document leaves in good order."""
+        excluded: list[CannotComply] = []
+        self.second._tell_excluded = excluded.append
         self.first.updates.offer(self.world.document(mandatory_extensions=("urn:example:unheard-of",)))
         self.world.run(60)
+        self.assertEqual([error.element for error in excluded], ["mandatory-extension"])
         self.assertEqual([node.joined for node in self.world.nodes], [False] * 8)
 
     def test_new_signers(self) -> None:
@@ -163,7 +174,8 @@ class ConfigurationTests(SynchronousTestCase):
         self.everywhere(3)
 
     def test_kind_is_gone(self) -> None:
-        """A Kind that a document has no longer is discarded with its data everywhere, others' data stay."""
+        """A Kind that a document has no longer is discarded with its data everywhere, others' data stay.
+        [6940-11.1-41]"""
         store(self.world, self.first, b"hello")
         name = b"user@example.org"
         signer = self.world.user(name.decode(), self.first)
@@ -190,7 +202,10 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertNotIn(PRIVATE.kind_id, self.world.nodes[2].configuration.kinds)
 
     def test_kind_is_taught(self) -> None:
-        """A node that stores a Kind which others do not know sends its definition, and stores again."""
+        """A node that stores a Kind which others do not know sends its definition, and stores again.
+
+        [6940-7.4.1.2-7]
+        """
         signer = self.world.configuration_signer.signer
         block = sign_kind(PRIVATE, signer)
         kinds = MappingProxyType({**self.world.configuration.kinds, PRIVATE.kind_id: PRIVATE})

@@ -69,10 +69,12 @@ class Node:
 
     `storage` is closed by whoever made it, after `stop`.  `now` answers the time in seconds since 1970; `clock`
     and `random` are all the node's time and chance.  The link protocols are bound to `addresses` (none: all) and
-    `port`, and offered to others at `advertise`.  `save_configuration` is given each newer document; `joined` is called
-    each time that the node has become part of the overlay.  `verifier`
-    replaces the one that judges by certificates, for simulations.  With `client` the node does not become a peer.
-    After `found_after` seconds alone it founds the overlay anew; None: never.
+    `port`, and offered to others at `advertise`.  `verifier` replaces the one that judges by certificates, for
+    simulations.  With `client` the node does not become a peer.  After `found_after` seconds alone it founds the
+    overlay anew; None: never.
+
+    `save_configuration` is given each newer document.  `joined` is called each time that the node has become part
+    of the overlay, `excluded` when it leaves because it cannot follow a newer document.
     """
 
     log = Logger()
@@ -96,6 +98,7 @@ class Node:
         client: bool = False,
         found_after: float | None = None,
         joined: Callable[[], None] = lambda: None,
+        excluded: Callable[[CannotComply], None] = lambda error: None,
         verifier: IVerifier | None = None,
     ) -> None:
         self.configuration = configuration
@@ -112,6 +115,7 @@ class Node:
         self._usages_started = False
         self._save_configuration = save_configuration
         self._tell_joined = joined
+        self._tell_excluded = excluded
         self._support(configuration)
         self.rejected = Rejected()
         self.count = self.rejected.count
@@ -368,6 +372,7 @@ class Node:
         except CannotComply as error:
             self.log.error("this node leaves, because of the new configuration: {error}", error=error)
             self.leave().addErrback(self._log_failure)
+            self._tell_excluded(error)
 
     def _discard_kinds(self, old: Configuration) -> None:
         """Forget the data of Kinds that are defined no longer, or otherwise (RFC 6940 §11.1)."""
