@@ -105,6 +105,24 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(answer.signer.node_id, self.second.node_id)
         self.assertEqual(self.first.configuration.sequence, 2)
 
+    def test_request_with_an_old_one(self) -> None:
+        """A request that finds out that its sender is behind is answered in about two round trips all the same."""
+        new = accept_first(self.world.document(), None, self.world.clock.seconds())
+        for node in self.world.nodes[1:]:
+            node.configuration_changed(new)
+        asked = [self.first.overlay.request([NodeDestination(node_id=self.second.node_id)], PingReq()) for _ in "ab"]
+        for each in asked:
+            self.assertEqual(self.world.result(each, 1).signer.node_id, self.second.node_id)
+        self.assertEqual(self.first.configuration.sequence, 2)
+
+    def test_request_with_a_new_one(self) -> None:
+        """So is one whose sender is ahead."""
+        new = accept_first(self.world.document(), None, self.world.clock.seconds())
+        self.first.configuration_changed(new)
+        asked = self.first.overlay.request([NodeDestination(node_id=self.second.node_id)], PingReq())
+        self.assertEqual(self.world.result(asked, 1).signer.node_id, self.second.node_id)
+        self.assertEqual(self.second.configuration.sequence, 2)
+
     def test_meeting_old_ones(self) -> None:
         """A node that has a newer one passes it to those it asks. [6940-6.5.4-1]"""
         newcomer = self.world.nodes[4]

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..config.document import Configuration
+from ..config.document import Configuration, is_newer
 from ..errors import (
     ConfigTooNew,
     ConfigTooOld,
@@ -128,12 +128,15 @@ class Messaging:
         signer: ISigner,
         certificates: Sequence[bytes],
     ) -> Answer:
+        sequence = self._configuration().sequence
         try:
             return await self._transact(destination_list, body, signer, certificates)
         except (ConfigTooOld, ConfigTooNew, UnknownKind) as error:
             if error.signer is None or isinstance(body, ConfigUpdateReq):
                 raise
-            await self._mend(error)
+            # The newer document is sent before the error that tells of it, and mostly comes first.
+            if not (isinstance(error, ConfigTooOld) and is_newer(self._configuration().sequence, sequence)):
+                await self._mend(error)
         return await self._transact(destination_list, body, signer, certificates)
 
     def _transact(
@@ -143,12 +146,11 @@ class Messaging:
         signer: ISigner,
         certificates: Sequence[bytes],
     ) -> Deferred[Answer]:
-        configuration = self._configuration()
-        sending = _Sending(self, configuration, destination_list, body, signer, certificates)
+        sending = _Sending(self, destination_list, body, signer, certificates)
         return self._transactions.begin(
             sending.transmit,
             lambda signed_by: self._believed(destination_list[-1], signed_by),
-            configuration.overlay_reliability_timer / 1000,
+            self._configuration().overlay_reliability_timer / 1000,
         )
 
     def _believed(self, target: Destination, signer: SignedBy) -> bool:
@@ -271,14 +273,12 @@ class _Sending:
     def __init__(
         self,
         messaging: Messaging,
-        configuration: Configuration,
         destination_list: tuple[Destination, ...],
         body: Struct,
         signer: ISigner,
         certificates: Sequence[bytes],
     ) -> None:
         self._messaging = messaging
-        self._configuration = configuration
         self._destination_list = destination_list
         self._body = body
         self._code = request_code(body)
@@ -302,14 +302,15 @@ class _Sending:
         if ours:
             self._transmit_to_ourselves(transaction_id)
             return
+        configuration = messaging._configuration()
         if not self._sealed:
-            overlay = self._configuration.overlay_hash
+            overlay = configuration.overlay_hash
             body = self._body.encode()
             self._sealed = seal(overlay, transaction_id, self._code, body, self._signer, self._certificates)
         destinations = router.without_self(self._destination_list)
         sequence = ANY_SEQUENCE if self._code == MessageCode.CONFIG_UPDATE_REQ else None
-        data = compose(self._configuration, transaction_id, destinations, self._sealed, sequence=sequence)
-        if len(data) > self._configuration.max_message_size:
+        data = compose(configuration, transaction_id, destinations, self._sealed, sequence=sequence)
+        if len(data) > configuration.max_message_size:
             raise MessageTooLarge(f"{len(data)} bytes exceed max-message-size")
         messaging.send(destinations, data)
 
