@@ -87,7 +87,10 @@ class Secured(Seam):
     host: ILinkHost
 
     def handshake_ended(self, connection: SecuredConnection) -> None:
-        """The handshake is over, one way or the other; told once for each connection."""
+        """The connection is proved, or is gone without; told once for each connection."""
+
+    def crowded(self, node_id: NodeId) -> bool:
+        """Whether there are too many incoming links of `node_id` for another."""
 
     def connection_ended(self, connection: SecuredConnection) -> None:
         """The connection is gone; told once for each that was made."""
@@ -208,7 +211,7 @@ class SecuredConnection(Protocol):
         """Close what has not become a link, and count why."""
         self.reason = LinkError(text or f"{self.address}: {cause}")
         self.service.host.owner.link_rejected(cause, self.address)
-        self._end_handshake()
+        # Until it is closed it counts as unproved: who is refused cannot collect connections that way.
         self.disconnect(self.reason)
 
     def abandon(self) -> None:

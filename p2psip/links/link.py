@@ -11,7 +11,7 @@ from ..errors import LinkError
 from ..framing import Condition, StreamFraming
 from ..ids import NodeId
 from ..interfaces import ILink
-from ..security.identity import Identity
+from ..security.identity import CertificateError, Identity
 from .handshake import Secured, SecuredConnection
 
 TLS_TCP_FH_NO_ICE = "TLS-TCP-FH-NO-ICE"
@@ -46,6 +46,12 @@ class TLSLink(SecuredConnection):
     def rtt(self) -> float | None:
         """Smoothed round-trip time in seconds (RFC 6298)."""
         return self._framing.round_trip.smoothed
+
+    def _judge(self, identity: Identity) -> NodeId:
+        node_id = super()._judge(identity)
+        if not self.outgoing and self.service.crowded(node_id):
+            raise CertificateError("too many links of one node", "there are too many links of this node")
+        return node_id
 
     def proved(self, identity: Identity, node_id: NodeId) -> None:
         self.identity = identity

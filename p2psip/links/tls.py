@@ -23,6 +23,7 @@ from zope.interface import implementer
 from ..errors import LinkError
 from ..ids import NodeId
 from ..interfaces import IApplicationConnection, ILink, ILinkHost, ILinkProtocol, ILinkProtocolFactory
+from ..throttle import source_key
 from ..wire.codes import OverlayLinkType
 from ..wire.methods import IceCandidate
 from .addresses import address_text, host_candidates, numeric, outward_addresses, refusal, usable
@@ -42,8 +43,10 @@ LINK_TYPE = OverlayLinkType.TLS_TCP_FH_NO_ICE
 
 MOST_HANDSHAKES = 256
 MOST_HANDSHAKES_OF_ONE = 32
-"""Incoming connections that are not proved yet, in all and from one address."""
+"""Incoming connections that are not proved, in all and from one address (of IPv6: from one /64)."""
 MOST_INCOMING = 2048
+MOST_OF_ONE_NODE = 8
+"""Incoming links of one Node-ID, those that are being drained or closed as well."""
 MOST_OFFERS = 64
 
 
@@ -59,10 +62,11 @@ class Door(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         host = str(numeric(getattr(addr, "host", "")))
         address = address_text(host, getattr(addr, "port", 0))
-        if not self._links.admit(host):
+        source = source_key(host)
+        if not self._links.admit(source):
             self._links.host.owner.link_rejected("too many connections", address)
             return None
-        return self._links.accept(self._make(address), host)
+        return self._links.accept(self._make(address), source)
 
 
 class Dial(ClientFactory):
@@ -221,18 +225,27 @@ class TLSLinks:
 
     # -- the connections
 
-    def admit(self, host: str) -> bool:
-        """Whether one more connection from `host` may begin."""
+    def admit(self, source: str) -> bool:
+        """Whether one more connection from `source`, a `source_key`, may begin."""
         return (
-            self._handshakes[host] < MOST_HANDSHAKES_OF_ONE
+            self._handshakes[source] < MOST_HANDSHAKES_OF_ONE
             and self._handshakes.total() < MOST_HANDSHAKES
             and len(self._connections) < MOST_INCOMING
         )
 
-    def accept(self, connection: SecuredConnection, host: str) -> IProtocol:
+    def crowded(self, node_id: NodeId) -> bool:
+        """Whether there are too many incoming links of `node_id` for another."""
+        found = [
+            each
+            for each in self._connections
+            if isinstance(each, TLSLink) and not each.outgoing and each.node_id == node_id
+        ]
+        return len(found) >= MOST_OF_ONE_NODE
+
+    def accept(self, connection: SecuredConnection, source: str) -> IProtocol:
         """Begin the handshake as TLS server."""
-        self._connections[connection] = host
-        self._handshakes[host] += 1
+        self._connections[connection] = source
+        self._handshakes[source] += 1
         return wrapped(self._server, connection)
 
     def connected(self, connection: SecuredConnection) -> IProtocol:
@@ -246,11 +259,11 @@ class TLSLinks:
         self._dialing.pop(connection, None)
 
     def handshake_ended(self, connection: SecuredConnection) -> None:
-        host = self._connections.get(connection, "")
-        if host:
-            self._handshakes[host] -= 1
-            if not self._handshakes[host]:
-                del self._handshakes[host]
+        source = self._connections.get(connection, "")
+        if source:
+            self._handshakes[source] -= 1
+            if not self._handshakes[source]:
+                del self._handshakes[source]
 
     def connection_ended(self, connection: SecuredConnection) -> None:
         self._connections.pop(connection, None)
