@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,32 +80,29 @@ class Registrations:
         :raises NotServed: this node has no credentials of the user.
         :raises p2psip.errors.RELOADError: the responsible peer refused, or none answered.
         """
-        while aor in self._under_way:
-            await self._turn(aor)
-        clock = self._overlay.clock
-        record = self._records.get(aor)
-        if record is not None and record.until >= clock.seconds() + expires:
-            return
-        signer = self._signer_of(aor)
-        lifetime = max(1, min(2 * expires, int(signer.identity.not_after - clock.seconds())))
-        route = RouteRegistration(destination_list=(NodeDestination(node_id=self._overlay.node_id),))
-        await self._store(aor, DataValue(exists=True, value=route.encode()), lifetime, signer)
-        self._records[aor] = _Record(clock.seconds() + lifetime)
-        self._records.move_to_end(aor)
-        while len(self._records) > MOST_AORS:
-            self._records.popitem(last=False)
+        async with self._turn(aor):
+            clock = self._overlay.clock
+            record = self._records.get(aor)
+            if record is not None and record.until >= clock.seconds() + expires:
+                return
+            signer = self._signer_of(aor)
+            lifetime = max(1, min(2 * expires, int(signer.identity.not_after - clock.seconds())))
+            route = RouteRegistration(destination_list=(NodeDestination(node_id=self._overlay.node_id),))
+            await self._store(aor, DataValue(exists=True, value=route.encode()), lifetime, signer)
+            self._records[aor] = _Record(clock.seconds() + lifetime)
+            self._records.move_to_end(aor)
+            while len(self._records) > MOST_AORS:
+                self._records.popitem(last=False)
 
     async def unregister(self, aor: str) -> None:
         """Remove the registration of `aor` at this node; raises as `register`."""
-        while aor in self._under_way:
-            await self._turn(aor)
-        record = self._records.get(aor)
-        remaining = int(record.until - self._overlay.clock.seconds()) + 1 if record is not None else 0
-        # RFC 6940 s7.4.1.3: a removal must outlive what it removes, or a copy could bring it back.
-        await self._store(
-            aor, DataValue(exists=False, value=b""), max(TOMBSTONE, remaining), self._signer_of(aor)
-        )
-        self._records.pop(aor, None)
+        async with self._turn(aor):
+            record = self._records.get(aor)
+            remaining = int(record.until - self._overlay.clock.seconds()) + 1 if record is not None else 0
+            # RFC 6940 s7.4.1.3: a removal must outlive what it removes, or a copy could bring it back.
+            lifetime = max(TOMBSTONE, remaining)
+            await self._store(aor, DataValue(exists=False, value=b""), lifetime, self._signer_of(aor))
+            self._records.pop(aor, None)
 
     def _signer_of(self, aor: str) -> ISigner:
         signer = self._signer(aor.rpartition("@")[0])
@@ -114,18 +112,21 @@ class Registrations:
 
     async def _store(self, aor: str, value: DataValue, lifetime: int, signer: ISigner) -> None:
         entry = DictionaryEntry(key=self._overlay.node_id, value=value)
+        await self._overlay.store(aor.encode(), SIP_REGISTRATION, [entry], lifetime, signer=signer)
+
+    @asynccontextmanager
+    async def _turn(self, aor: str) -> AsyncIterator[None]:
+        """One change of an AOR after the other, so that each sees what the one before has stored."""
+        while (waiting := self._under_way.get(aor)) is not None:
+            turn: Deferred[None] = Deferred()
+            waiting.append(turn)
+            await turn
         self._under_way[aor] = []
         try:
-            await self._overlay.store(aor.encode(), SIP_REGISTRATION, [entry], lifetime, signer=signer)
+            yield
         finally:
-            for waiting in self._under_way.pop(aor):
-                waiting.callback(None)
-
-    def _turn(self, aor: str) -> Deferred[None]:
-        """Fires when the store that is under way for `aor` has ended, well or ill."""
-        waiting: Deferred[None] = Deferred()
-        self._under_way[aor].append(waiting)
-        return waiting
+            for turn in self._under_way.pop(aor):
+                turn.callback(None)
 
     # -- searching ---------------------------------------------------------------------------------------
 
