@@ -147,7 +147,7 @@ class World:
         self._made[made.node_id] = (made, MemoryStorage(), BootstrapCache(), address)
         return self._start(made.node_id, found, client)
 
-    def _start(self, node_id: NodeId, found: bool, client: bool) -> Node:
+    def _start(self, node_id: NodeId, found: bool, client: bool, found_after: float | None = None) -> Node:
         credentials, storage, cache, address = self._made[node_id]
         saved = self.saved.setdefault(node_id, [])
         node = Node(
@@ -163,6 +163,7 @@ class World:
             bootstrap_cache=cache,
             save_configuration=saved.append,
             client=client,
+            found_after=found_after,
         )
         self.nodes.append(node)
         self.result(node.start(found))
@@ -179,12 +180,15 @@ class World:
             self.network.kill(self.address(node))
             node.stop()
 
-    def restart(self, node: Node) -> Node:
-        """Start a node that was killed or has left: the same Node-ID, storage and bootstrap cache."""
+    def restart(self, node: Node, *, found_after: float | None = None) -> Node:
+        """Start a node that was killed or has left: the same Node-ID, storage and bootstrap cache.
+
+        With `found_after` it founds the overlay anew after so many seconds in which nobody is part of it.
+        """
         if node in self.nodes:
             self.kill(node)
         self.network.revive(self.address(node))
-        return self._start(node.node_id, False, False)
+        return self._start(node.node_id, False, False, found_after)
 
     def leave(self, node: Node) -> None:
         """Have a node leave in good order."""

@@ -206,5 +206,28 @@ class FoundAnewTests(SynchronousTestCase):
         back = world.restart(founder)
         world.run(300)
         self.assertFalse(back.joined)
-        back.membership._found_after = 30.0
-        world.until(lambda: back.joined, 120)
+        back = world.restart(back, found_after=30.0)
+        world.run(29)
+        self.assertFalse(back.joined)
+        world.until(lambda: back.joined, 60)
+
+    def test_a_power_failure(self) -> None:
+        """All nodes start again at once: they meet, yet none is a peer until one with the authority founds anew."""
+        world = World(4)
+        store(world, world.nodes[0], NAMES[0].encode(), NAMES[0])
+        everyone = list(world.nodes)
+        world.kill(*everyone)
+        for number, node in enumerate(everyone):
+            world.restart(node, found_after=30.0 if number < 2 else None)
+        world.until(lambda: all(world.settled(node) for node in world.nodes), 240)
+        self.assertEqual(len(world.nodes), 4)
+        self.assertEqual(fetch(world, world.nodes[3], NAMES[0]), [NAMES[0].encode()])
+
+    def test_others_are_still_there(self) -> None:
+        """Whoever meets the overlay joins it, however soon it might found it anew."""
+        world = World(4)
+        founder = world.nodes[0]
+        world.kill(founder)
+        back = world.restart(founder, found_after=3.0)
+        world.until(lambda: back.joined, 60)
+        world.until(lambda: all(world.settled(node) for node in world.nodes), 60)

@@ -216,6 +216,7 @@ class Node:
             self.bootstrap,
             lambda: self.configuration,
             self._joined,
+            self.messaging.request,
             self.clock,
             self.random,
             None if self._client else found_after,
