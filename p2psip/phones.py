@@ -74,7 +74,10 @@ class Phones:
         """
         self.registrar.load(self._reactor.seconds())
         self.edge.listen(addresses, port)
-        self.domain.hosts.update(target.host for target in self.edge.listening)
+        hosts = {target.host for target in self.edge.listening}
+        if hosts & {"0.0.0.0", "::"}:
+            hosts |= {"127.0.0.1", "::1", "localhost"}
+        self.domain.hosts.update(hosts)
         self._credentials.start()
         self._expiring.start(EXPIRY_SECONDS, now=False).addErrback(
             lambda failure: self.log.failure("bindings do not expire any more", failure)

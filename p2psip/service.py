@@ -33,7 +33,7 @@ from .enrollment.client import renewal_time
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
 from .joining import Credentials, Enrollment, enrollment_client, found, from_state
-from .links.addresses import outward_addresses
+from .links.addresses import has_ipv6, outward_addresses
 from .logs import node_log
 from .node import Node, installed
 from .options import NodeOptions
@@ -130,8 +130,8 @@ class NodeService(Service):
 
     @property
     def interfaces(self) -> Sequence[str]:
-        """The addresses to bind sockets to."""
-        return self.bound or ("::",)
+        """The addresses to bind TCP servers to; "::" takes IPv4 as well."""
+        return self.bound or (("::",) if has_ipv6() else ("0.0.0.0",))
 
     @property
     def advertised(self) -> Sequence[str]:
@@ -185,7 +185,9 @@ class NodeService(Service):
         if self.authority is not None:
             await self.authority.start()
         if self.phones is not None:
-            self.phones.start(self.interfaces, self.options["sip-port"])
+            # SIP keeps the families apart: no phone is to see an IPv4 address mapped into IPv6.
+            every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
+            self.phones.start(self.bound or every, self.options["sip-port"])
         self.phase = "joining"
         await node.start(found=isinstance(start, Found))
         self.log.info("listening: {listeners}", listeners=", ".join(self.listeners()))

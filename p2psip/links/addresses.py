@@ -35,6 +35,16 @@ def numeric(host: str) -> IPv4Address | IPv6Address:
     return address
 
 
+def has_ipv6() -> bool:
+    """Whether this machine can listen on IPv6 at all."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
 def outward_addresses() -> list[str]:
     """This machine's addresses towards the rest of the world, one for each family; loopback if there are
     none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
@@ -26,7 +25,15 @@ from ..interfaces import IApplicationConnection, ILink, ILinkHost, ILinkProtocol
 from ..throttle import source_key
 from ..wire.codes import OverlayLinkType
 from ..wire.methods import IceCandidate
-from .addresses import address_text, host_candidates, numeric, outward_addresses, refusal, usable
+from .addresses import (
+    address_text,
+    has_ipv6,
+    host_candidates,
+    numeric,
+    outward_addresses,
+    refusal,
+    usable,
+)
 from .dialing import Race
 from .handshake import (
     HANDSHAKE_TIMEOUT,
@@ -133,7 +140,7 @@ class TLSLinks:
         """The addresses to bind to."""
         if not self._bind or "::" in self._bind:
             # "::" takes IPv4 as well.
-            return ("::",) if _has_ipv6() else ("0.0.0.0",)
+            return ("::",) if has_ipv6() else ("0.0.0.0",)
         return self._bind
 
     def listen(self) -> Deferred[None]:
@@ -357,16 +364,6 @@ def _where(port: IListeningPort) -> tuple[str, int]:
     """The address and number of a listening port."""
     at: Any = port.getHost()
     return at.host, at.port
-
-
-def _has_ipv6() -> bool:
-    """Whether this machine can listen on IPv6 at all."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
 
 
 @implementer(ILinkProtocolFactory)
