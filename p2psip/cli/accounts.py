@@ -23,8 +23,9 @@ def _line_of_stdin(what: str) -> str:
 def print_settings(settings: dict[str, Any], password: str | None) -> None:
     """Print what a person types into a phone."""
     click.echo(f"Settings for {settings['aor']}'s phone ({settings['device']}):")
-    click.echo(f"  SIP server / proxy : {', '.join(settings['servers'])}")
-    click.echo(f"  Domain             : {settings['domain']}")
+    click.echo(f"  SIP server         : {' or '.join(settings['servers'])}")
+    click.echo(f"  Domain             : {settings['domain']} (or the server's address)")
+    click.echo("  Outbound proxy     : none (calls are redirected; a phone that insists sends them here again)")
     click.echo(f"  User name          : {settings['user']}")
     click.echo(f"  Authentication name: {settings['user']}")
     if password is not None:

@@ -13,9 +13,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from p2psip.cli.connection import NodeConnection
+
+from .phones import Sipp
 
 BIN = Path(sys.executable).parent
 JOIN_SECONDS = 30.0
@@ -112,6 +116,18 @@ class NodeProcess:
             raise self.failed(f"answered {' '.join(arguments)!r} with {result.returncode}: {result.stderr}")
         return result
 
+    def ask(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """A request to the control socket, for what is asked too often for a process each."""
+        return NodeConnection(self.state).ask(method, path, body, **query)
+
+    def registered_at(self, aor: str) -> list[str]:
+        """The Node-IDs where this node finds `aor` registered; raises click.ClickException."""
+        return [entry["node_id"] for entry in self.ask("GET", "/lookup", aor=aor)["nodes"]]
+
+    def add_users(self, users: Mapping[str, str]) -> None:
+        """Make accounts with these names and device passwords by `p2psip user import`."""
+        self.p2psip("user", "import", "-", stdin="".join(f"{n},{p}\n" for n, p in users.items()))
+
     def json(self, *arguments: str) -> Any:
         """What a command prints with --json."""
         return json.loads(self.p2psip(*arguments, "--json").stdout)
@@ -130,6 +146,7 @@ class World:
         self.directory = Path(tempfile.mkdtemp(prefix="p2psip-test-"))
         self.overlay = overlay
         self.nodes: list[NodeProcess] = []
+        self._phones = 0
         # An own part of 127.0.0.0/8, so that default ports are free whatever else runs on the machine.
         self._prefix = f"127.{random.randint(64, 250)}.{random.randint(1, 250)}"
 
@@ -148,6 +165,24 @@ class World:
         node.start(*options)
         node.wait_joined()
         return node
+
+    def join_all(self, by: NodeProcess, count: int) -> list[NodeProcess]:
+        """So many more nodes, all at the same time."""
+        nodes = [self.node() for _ in range(count)]
+        for node in nodes:
+            node.start("--join", by.p2psip("invite", node.name).stdout.strip())
+        for node in nodes:
+            node.wait_joined()
+        return nodes
+
+    def sipp(self) -> Sipp:
+        """Phones on an address of their own."""
+        return Sipp(self.address(), self.directory)
+
+    def address(self) -> str:
+        """An address for phones that no other phone or node has."""
+        self._phones += 1
+        return f"{self._prefix}.{100 + self._phones}"
 
     def join(self, by: NodeProcess, *options: str, address: str | None = None) -> NodeProcess:
         """One more node, joined with a token made at `by`."""
