@@ -27,6 +27,7 @@ from .document import (
     SignatureError,
     is_newer,
 )
+from .domains import SIP_NAMESPACE
 from .kinds import Kind, KindBlock
 from .parse import parse, parse_kinds
 from .write import write_configuration, write_document, write_kind
@@ -120,7 +121,7 @@ def accept_kinds(fragment: bytes, current: Configuration, verifier: Verifier) ->
     :raises ConfigurationError: they are malformed.
     """
     kinds = dict(current.kinds)
-    for block in parse_kinds(fragment):
+    for block in parse_kinds(fragment, current.instance_name):
         kind = verify_kind(block, verifier)
         known = kinds.get(kind.kind_id)
         if kind.signer not in current.kind_signers:
@@ -204,7 +205,7 @@ def require_support(
     *,
     topology_plugins: Collection[str] = (CHORD_RELOAD,),
     link_protocols: Collection[str] = ("TLS",),
-    extensions: Collection[str] = (),
+    extensions: Collection[str] = (SIP_NAMESPACE,),
     access_controls: Collection[str] | None = None,
     ice: bool = False,
     shared_secret: bool = False,

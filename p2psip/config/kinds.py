@@ -15,7 +15,8 @@ class Kind:
     """One Kind as an overlay uses it.
 
     `max_size` is in bytes of one value, `max_count` in values of one Resource-ID; `max_node_multiple` is 0
-    unless the access control is NODE-MULTIPLE.  `name` is empty for a Kind out of private space.  `signer`
+    unless the access control is NODE-MULTIPLE.  `name` is empty for a Kind out of private space.  `domains` are
+    patterns of the domains that writers' user names may have (RFC 7904 §3.4), None for any.  `signer`
     is the Node-ID whose signature stands on its kind-block, None where none was verified.
     """
 
@@ -26,6 +27,7 @@ class Kind:
     max_count: int
     max_size: int
     max_node_multiple: int = 0
+    domains: tuple[str, ...] | None = None
     signer: NodeId | None = field(default=None, compare=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -32,7 +33,8 @@ from .document import (
     MalformedDocument,
     OverlayNotFound,
 )
-from .kinds import REGISTERED, REGISTERED_BY_NAME, Kind, KindBlock
+from .domains import read_domains
+from .kinds import REGISTERED, REGISTERED_BY_NAME, SIP_REGISTRATION, Kind, KindBlock
 
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 _UTC: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]00:00)")
@@ -64,19 +66,20 @@ def parse(data: bytes, overlay: str | None = None) -> Configuration:
         raise MalformedDocument("configuration", f"the document has several: {', '.join(sorted(set(names)))}")
     place = places[chosen[0]]
     element = elements[chosen[0]]
-    blocks = _kind_blocks(element.findall(f"{_BASE}required-kinds/{_BASE}kind-block"), place.kinds, data)
+    name = names[chosen[0]]
+    blocks = _kind_blocks(element.findall(f"{_BASE}required-kinds/{_BASE}kind-block"), place.kinds, data, name)
     return _read(
         element,
-        names[chosen[0]],
+        name,
         raw=data[place.start : place.end],
         signatures=_signatures_after(element),
-        kind_blocks=blocks,
+        kind_blocks=_restricted(blocks, read_domains(element, name)),
         inherited=tuple(place.inherited.items()),
     )
 
 
-def parse_kinds(fragment: bytes) -> tuple[KindBlock, ...]:
-    """Read the ``kind-block`` elements of a ConfigUpdate of type kind (RFC 6940 §6.5.4.1).
+def parse_kinds(fragment: bytes, overlay: str) -> tuple[KindBlock, ...]:
+    """Read the ``kind-block`` elements of a ConfigUpdate of type kind for `overlay` (RFC 6940 §6.5.4.1).
 
     They stand alone: the namespace of configuration documents is their default one.
 
@@ -89,7 +92,7 @@ def parse_kinds(fragment: bytes) -> tuple[KindBlock, ...]:
     blocks = root.findall(f"{_BASE}configuration/{_BASE}required-kinds/{_BASE}kind-block")
     if not blocks:
         raise MalformedDocument("kind-block", "there is none")
-    return _kind_blocks(blocks, places, data)
+    return _kind_blocks(blocks, places, data, overlay)
 
 
 @cache
@@ -292,7 +295,7 @@ def _signatures_after(configuration: etree._Element) -> tuple[bytes, ...]:
 
 
 def _kind_blocks(
-    blocks: Sequence[etree._Element], places: Sequence[tuple[int, int]], data: bytes
+    blocks: Sequence[etree._Element], places: Sequence[tuple[int, int]], data: bytes, overlay: str
 ) -> tuple[KindBlock, ...]:
     if len(blocks) != len(places):
         raise MalformedDocument("kind", "its place in the document is not clear")
@@ -301,8 +304,19 @@ def _kind_blocks(
         kind, signature = block.find(f"{_BASE}kind"), block.find(f"{_BASE}kind-signature")
         if kind is None or signature is None:  # the grammar has seen to it
             raise MalformedDocument("kind-block", "it is not complete")
-        found.append(KindBlock(_kind(kind), data[start:end], _base64("kind-signature", _text(signature))))
+        read = _kind(kind, overlay)
+        found.append(KindBlock(read, data[start:end], _base64("kind-signature", _text(signature))))
     return tuple(found)
+
+
+def _restricted(blocks: Sequence[KindBlock], domains: tuple[str, ...] | None) -> tuple[KindBlock, ...]:
+    """`blocks`, that of SIP-REGISTRATION with what the configuration says where its Kind itself says nothing."""
+    return tuple(
+        replace(block, kind=replace(block.kind, domains=domains))
+        if block.kind.kind_id == SIP_REGISTRATION and block.kind.domains is None
+        else block
+        for block in blocks
+    )
 
 
 def _kinds(blocks: Sequence[KindBlock]) -> Mapping[int, Kind]:
@@ -312,7 +326,7 @@ def _kinds(blocks: Sequence[KindBlock]) -> Mapping[int, Kind]:
     return MappingProxyType(kinds)
 
 
-def _kind(element: etree._Element) -> Kind:
+def _kind(element: etree._Element, overlay: str) -> Kind:
     reader = _Reader(element)
     registered = _registered(element)
     if registered is not None:
@@ -336,6 +350,7 @@ def _kind(element: etree._Element) -> Kind:
         max_count=reader.number("max-count", 0),
         max_size=reader.number("max-size", 0),
         max_node_multiple=multiple,
+        domains=read_domains(element, overlay),
     )
 
 

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
-from .document import CHORD_NAMESPACE, CONFIG_NAMESPACE, Configuration, MalformedDocument
+from .document import (
+    CHORD_NAMESPACE,
+    CONFIG_NAMESPACE,
+    Configuration,
+    MalformedDocument,
+)
+from .domains import write_domains
 from .kinds import Kind, KindBlock
 
 
@@ -65,6 +71,7 @@ def write_kind(kind: Kind) -> bytes:
         + multiple
         + _element("max-count", kind.max_count)
         + _element("max-size", kind.max_size)
+        + ("" if kind.domains is None else write_domains(kind.domains))
         + "</kind>"
     ).encode()
 

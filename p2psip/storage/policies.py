@@ -11,6 +11,7 @@ from collections.abc import Callable
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from ..config.domains import admits
 from ..config.kinds import Kind
 from ..ids import NodeId, ResourceId
 from ..interfaces import IAccessPolicy, SignedBy
@@ -19,9 +20,10 @@ from ..wire.storage import DictionaryEntry, StoredData
 Hash = Callable[[bytes], ResourceId]
 
 
-def user_matches(signer: SignedBy, resource: ResourceId, resource_id: Hash) -> bool:
-    """Whether the signer's user name hashes to `resource`."""
-    return resource_id(signer.identity.user_name.encode()) == resource
+def user_matches(signer: SignedBy, resource: ResourceId, kind: Kind, resource_id: Hash) -> bool:
+    """Whether the signer's user name hashes to `resource`, and is one that `kind` admits (RFC 7904 §3.4)."""
+    name = signer.identity.user_name
+    return resource_id(name.encode()) == resource and admits(kind.domains, name)
 
 
 def multiple_name(node_id: NodeId, i: int) -> bytes:
@@ -42,7 +44,7 @@ class UserMatch:
     def permits(
         self, signer: SignedBy, resource: ResourceId, kind: Kind, value: StoredData, resource_id: Hash
     ) -> bool:
-        return user_matches(signer, resource, resource_id)
+        return user_matches(signer, resource, kind, resource_id)
 
 
 @implementer(IPlugin, IAccessPolicy)
@@ -70,7 +72,7 @@ class UserNodeMatch:
         return (
             isinstance(entry, DictionaryEntry)
             and entry.key == signer.node_id
-            and user_matches(signer, resource, resource_id)
+            and user_matches(signer, resource, kind, resource_id)
         )
 
 

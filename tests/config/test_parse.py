@@ -439,7 +439,7 @@ class XMLTests(SynchronousTestCase):
     @given(st.binary(max_size=64))
     def test_any_fragment(self, data: bytes) -> None:
         """So do fragments."""
-        self.assertRaises(ConfigurationError, parse_kinds, data)
+        self.assertRaises(ConfigurationError, parse_kinds, data, OVERLAY)
 
 
 class FragmentTests(SynchronousTestCase):
@@ -447,7 +447,7 @@ class FragmentTests(SynchronousTestCase):
 
     def test_default_namespace(self) -> None:
         """[6940-6.5.4.1-1]"""
-        blocks = parse_kinds((kind() + kind(named='name="TURN-SERVICE"', max_node_multiple="3")).encode())
+        blocks = parse_kinds((kind() + kind(named='name="TURN-SERVICE"', max_node_multiple="3")).encode(), OVERLAY)
         self.assertEqual([block.kind.kind_id for block in blocks], [1, 2])
         self.assertTrue(blocks[0].raw.startswith(b"<kind name=") and blocks[0].raw.endswith(b"</kind>"))
         self.assertEqual(blocks[1].kind.max_node_multiple, 3)
@@ -464,4 +464,4 @@ class FragmentTests(SynchronousTestCase):
             b"<!--",
             b"<?x",
         ):
-            self.assertRaises(MalformedDocument, parse_kinds, fragment)
+            self.assertRaises(MalformedDocument, parse_kinds, fragment, OVERLAY)

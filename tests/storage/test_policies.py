@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.plugin import IPlugin, getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -63,6 +65,24 @@ class PolicyTests(SynchronousTestCase):
         value = signed(single(), kind=ARRAY)
         policy = POLICIES["USER-NODE-MATCH"]
         self.assertFalse(policy.permits(alice, ALICES, KINDS[ARRAY], value, hash_of))
+
+    def test_domains(self) -> None:
+        """A user of a domain that the Kind does not take may write nothing there, but elsewhere.
+
+        [7904-3.3-2, 7904-3.4-5]
+        """
+        value = signed(item(ALICE.node_id), kind=DICTIONARY)
+        for patterns, permitted in (
+            (None, True),
+            ((r"example\.org",), True),
+            ((r"other\.example", r".*\.org"), True),
+            ((r"example",), False),
+            ((), False),
+        ):
+            kind = replace(KINDS[DICTIONARY], domains=patterns)
+            for name in "USER-MATCH", "USER-NODE-MATCH":
+                policy = POLICIES[name]
+                self.assertEqual(policy.permits(ALICE.signed_by, ALICES, kind, value, hash_of), permitted)
 
     def test_node_multiple(self) -> None:
         """i is one byte and counts from 1 to the Kind's maximum. [6940-7.3.4-1, 6940-7.3.4-3]"""
