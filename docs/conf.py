@@ -13,6 +13,6 @@ release = version = metadata["metadata"]["version"]
 copyright = "the p2psip developers"
 author = "the p2psip developers"
 
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 html_theme = "furo"
 html_title = f"{project} {release}"
