@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from .authority import AuthorityService
 from .config.accept import accept_first
+from .config.document import ConfigurationError
 from .control import ControlServer
 from .enrollment.client import renewal_time
 from .enrollment.credentials import RegistrarCredentials
@@ -159,7 +160,7 @@ class NodeService(Service):
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
-        if failure.check(StartError, LinkError, SIPListenError, StorageError):
+        if failure.check(StartError, LinkError, SIPListenError, StorageError, ConfigurationError):
             self._end(f"p2psip: {failure.value}")
         else:
             self.log.failure("the node cannot run", failure)
@@ -275,6 +276,7 @@ class NodeService(Service):
             client=bool(self.options["client"]),
             found_after=(0.0 if alone else ALONE) if self.authority is not None else None,
             joined=self._joined,
+            excluded=self._excluded,
         )
 
     def _build_phones(self, node: Node, credentials: Credentials, usage: SIPUsage) -> None:
@@ -325,6 +327,9 @@ class NodeService(Service):
         self.log.info("node {node} is part of {overlay}", node=self.node.node_id.hex(), overlay=self.overlay)
         if self.authority is not None:
             self.authority.say_what_next()
+
+    def _excluded(self, why: ConfigurationError) -> None:
+        self._end(f"this node has left {self.overlay}, whose new configuration it cannot follow: {why}")
 
     def _save_configuration(self, document: bytes) -> None:
         write_file(self.state.document, document)

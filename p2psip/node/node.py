@@ -74,7 +74,7 @@ class Node:
     overlay anew; None: never.
 
     `save_configuration` is given each newer document.  `joined` is called each time that the node has become part
-    of the overlay, `excluded` when it leaves because it cannot follow a newer document.
+    of the overlay, `excluded` when it has left because it cannot follow a newer document.
     """
 
     log = Logger()
@@ -372,8 +372,8 @@ class Node:
             self._support(configuration)
         except CannotComply as error:
             self.log.error("this node leaves, because of the new configuration: {error}", error=error)
-            self.leave().addErrback(self._log_failure)
-            self._tell_excluded(error)
+            why = error
+            self.leave().addCallback(lambda _: self._tell_excluded(why)).addErrback(self._log_failure)
 
     def _discard_kinds(self, old: Configuration) -> None:
         """Forget the data of Kinds that are defined no longer, or otherwise (RFC 6940 §11.1)."""
