@@ -76,7 +76,10 @@ class ConfigurationTests(SynchronousTestCase):
         self.first.updates.offer(self.world.document())
         self.world.run(5)
         self.assertEqual(len(received), len(set(received)))
-        self.assertEqual({receiver for _, receiver in received} - {self.first.node_id}, {node.node_id for node in self.world.nodes[1:]})
+        self.assertEqual(
+            {receiver for _, receiver in received} - {self.first.node_id},
+            {node.node_id for node in self.world.nodes[1:]},
+        )
 
     def recording(self, node: Node, received: list[tuple[NodeId, NodeId]]) -> Answerer:
         def answer(request: Request) -> ConfigUpdateAns:
@@ -239,7 +242,5 @@ class ConfigurationTests(SynchronousTestCase):
         self.second.configuration = replace(self.second.configuration, sequence=7)
         destination = [NodeDestination(node_id=self.second.node_id)]
         garbage = ConfigUpdate(config_data=b"x")
-        self.assertRaises(
-            InvalidMessage, self.world.result, self.first.overlay.request(destination, garbage)
-        )
+        self.assertRaises(InvalidMessage, self.world.result, self.first.overlay.request(destination, garbage))
         self.assertRaises(ConfigTooOld, self.world.result, self.first.overlay.request(destination, PingReq()))

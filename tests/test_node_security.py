@@ -86,7 +86,12 @@ class Intruder:
         return bodies[0] if bodies else None
 
     def message(
-        self, body: Struct, destination: Destination, transaction_id: int = 7, signer: ISigner | None = None, **header: Any
+        self,
+        body: Struct,
+        destination: Destination,
+        transaction_id: int = 7,
+        signer: ISigner | None = None,
+        **header: Any,
     ) -> bytes:
         """A message, `header` fields of it changed."""
         overlay = header.get("overlay", self.configuration.overlay_hash)
@@ -204,8 +209,7 @@ class HostileTests(SynchronousTestCase):
         """After its share of Attach requests a node is Forbidden more; links being opened are bounded."""
         codes: Counter[int] = Counter()
         candidates = tuple(
-            IceCandidate(addr_port=IpAddressPort.of(f"10.9.9.{number}", 6084), overlay_link=4)
-            for number in range(1, 5)
+            IceCandidate(addr_port=IpAddressPort.of(f"10.9.9.{number}", 6084), overlay_link=4) for number in range(1, 5)
         )
         for number in range(80):
             body = AttachReqAns(role=b"passive", candidates=candidates)
@@ -216,7 +220,9 @@ class HostileTests(SynchronousTestCase):
 
     # -- Store --------------------------------------------------------------------------------------------
 
-    def store_req(self, text: bytes, storage_time: int, user: str = "mallory@example.org") -> tuple[StoreReq, Destination]:
+    def store_req(
+        self, text: bytes, storage_time: int, user: str = "mallory@example.org"
+    ) -> tuple[StoreReq, Destination]:
         resource = self.victim.overlay.resource_id(user.encode())
         entry = DictionaryEntry(key=self.mallory.node_id, value=DataValue(value=text))
         data = sign_value(self.intruder.signer, resource, SIP_REGISTRATION, entry, storage_time, 600)
@@ -247,7 +253,5 @@ class HostileTests(SynchronousTestCase):
         (kind_data,) = body.kind_data
         (data,) = kind_data.values
         changed = kind_data.replace(values=(data.replace(storage_time=2),))
-        answer: Any = self.intruder.send(
-            self.intruder.message(body.replace(kind_data=(changed,)), destination)
-        )
+        answer: Any = self.intruder.send(self.intruder.message(body.replace(kind_data=(changed,)), destination))
         self.assertEqual(answer.error_code, ErrorCode.FORBIDDEN)

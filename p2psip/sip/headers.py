@@ -22,7 +22,8 @@ from .uri import HOST, URI, bare_host, check_ipv6, check_port, parse_uri
 
 _TOKEN = f"[{TOKEN_CHARACTERS}]+"
 _VIA = re.compile(
-    rf"({_TOKEN})[ \t]*/[ \t]*({_TOKEN})[ \t]*/[ \t]*({_TOKEN})[ \t]+({HOST})(?:[ \t]*:[ \t]*([0-9]{{1,5}}))?[ \t]*(;.*)?\Z",
+    rf"({_TOKEN})[ \t]*/[ \t]*({_TOKEN})[ \t]*/[ \t]*({_TOKEN})[ \t]+({HOST})"
+    r"(?:[ \t]*:[ \t]*([0-9]{1,5}))?[ \t]*(;.*)?\Z",
     re.DOTALL,
 ).match
 _DISPLAY = re.compile(rf"[{TOKEN_CHARACTERS} \t]*\Z").match

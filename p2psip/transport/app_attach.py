@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -74,7 +75,7 @@ class AppAttachments:
             raise
         try:
             return await connection.addTimeout(LINK_PATIENCE, self._clock)
-        except TimeoutError:
+        except DeferredTimeout:
             self._count("attached node did not connect")
             raise LinkError(f"{node_id.hex()} answered the AppAttach but did not connect") from None
 
@@ -113,5 +114,5 @@ class AppAttachments:
 
     def _not_connected(self, failure: Failure, node_id: NodeId) -> None:
         self._count("no application connection to a node that attached")
-        if failure.check(LinkError, TimeoutError, CancelledError) is None:
+        if failure.check(LinkError, DeferredTimeout, CancelledError) is None:
             self.log.failure("no application connection to {node_id}", failure, node_id=node_id.hex())

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -204,7 +205,7 @@ class Attachments:
         waiting: Awaitable[ILink] = self._table.wait_for(node_id).addTimeout(LINK_PATIENCE, self._clock)
         try:
             return await waiting
-        except TimeoutError:
+        except DeferredTimeout:
             self._count("attached node did not connect")
             raise LinkError(f"{node_id.hex()} answered the Attach but did not connect") from None
 
@@ -281,5 +282,5 @@ class Attachments:
 
     def _not_opened(self, failure: Failure, node_id: NodeId) -> None:
         self._count("no link to a node that attached")
-        if failure.check(LinkError, TimeoutError, CancelledError) is None:
+        if failure.check(LinkError, DeferredTimeout, CancelledError) is None:
             self.log.failure("no link to {node_id}", failure, node_id=node_id.hex())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
@@ -82,7 +83,7 @@ class CertificateStore:
         self._storing = None
         if failure.check(CancelledError):
             return
-        if failure.check(RELOADError, TimeoutError):
+        if failure.check(RELOADError, DeferredTimeout):
             self.log.info("certificate not stored yet: {error}", error=failure.value)
         else:
             self.log.failure("certificate not stored", failure)

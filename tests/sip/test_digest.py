@@ -79,7 +79,14 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(DigestChallenge.parse(str(challenge)), challenge)
         old = DigestChallenge.parse('DIGEST nonce="x" , realm="r"')
         self.assertEqual((old.algorithm, old.qop, old.stale), ("MD5", (), False))
-        for text in ("Digest", "Digest ", 'Digest realm="r", nonce="n",', "Basic realm=r", 'Digest realm="r"', 'Digest nonce="n"'):
+        for text in (
+            "Digest",
+            "Digest ",
+            'Digest realm="r", nonce="n",',
+            "Basic realm=r",
+            'Digest realm="r"',
+            'Digest nonce="n"',
+        ):
             self.assertRaises(SIPParseError, DigestChallenge.parse, text)
 
     def test_choice(self) -> None:
@@ -97,10 +104,14 @@ class ValueTests(SynchronousTestCase):
         self.assertIsNone(choose_challenge(values[:3]))
 
     def test_bad_credentials(self) -> None:
-        good = 'Digest username="u", realm="r", nonce="n", uri="sip:a", response="aB", qop=auth, nc=00000001, cnonce="c"'
+        good = (
+            'Digest username="u", realm="r", nonce="n", uri="sip:a", response="aB", qop=auth, nc=00000001, cnonce="c"'
+        )
         self.assertEqual(DigestCredentials.parse(good).response, "ab")
         for old, new in (
-            ("Digest", "Basic"), ('username="u", ', ""), ('realm="r", ', ""), ('nonce="n", ', ""), ('uri="sip:a", ', ""),
+            ("Digest", "Basic"),
+            ('username="u", ', ""), ('realm="r", ', ""), ('nonce="n", ', ""),
+            ('uri="sip:a", ', ""),
             ('response="aB", ', ""), ('"aB"', '"xyz"'), ("nc=00000001, ", ""), (', cnonce="c"', ""), ("00000001", "1"),
             ("00000001", "0000000g"), ('"c"', '"c'), ('"u"', '"u"x'), ("qop=auth", "qop"), ("qop=auth", "uri=b"),
         ):  # fmt: skip

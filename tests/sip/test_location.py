@@ -123,7 +123,9 @@ class JournalTests(SynchronousTestCase):
         """What was saved is there for another process, though the connection was never closed."""
         location = Location()
         for aor, name in ((AOR, "a"), ("bob@example.org", "b")):
-            location.commit(aor, location.prepare(aor, [wish(f"<sip:{name}@h>;q=0.5;+x=y", 60)], "c", 7, NOW, "UDP a 1", "d"))
+            location.commit(
+                aor, location.prepare(aor, [wish(f"<sip:{name}@h>;q=0.5;+x=y", 60)], "c", 7, NOW, "UDP a 1", "d")
+            )
             self.journal.save(aor, location.dump(aor))
         self.journal.save("bob@example.org", [])
         again = Location()

@@ -157,7 +157,13 @@ class MessageTests(SynchronousTestCase):
             self.assertEqual(error.what, f"no {name}")
 
     def test_not_sip(self) -> None:
-        for data in (b"", b"\r\n\r\n", b"\0" * 100 + b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"SIP/2.0\r\n\r\n"):
+        for data in (
+            b"",
+            b"\r\n\r\n",
+            b"\0" * 100 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"SIP/2.0\r\n\r\n",
+        ):
             self.assertRaises(SIPParseError, parse, data)
 
     def test_expires_out_of_range_is_as_absent(self) -> None:

@@ -50,7 +50,10 @@ class RobustnessTests(ServerTestCase):
     def authorized(self) -> bytes:
         """A REGISTER with every header field that is looked into, and the right credentials."""
         request = make_request(
-            Contact='"A, B" <sip:alice@192.0.2.1;x=y>;q=0.5;expires=60;+sip.instance="<urn:uuid:1>";reg-id=1, <sip:b@h>',
+            Contact=(
+                '"A, B" <sip:alice@192.0.2.1;x=y>;q=0.5;expires=60;+sip.instance="<urn:uuid:1>";reg-id=1, '
+                "<sip:b@h>"
+            ),
             Expires="300",
             Supported="path",
         )
@@ -84,7 +87,9 @@ class RobustnessTests(ServerTestCase):
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
-        st.sampled_from(("Contact", "Authorization", "Expires", "Require", "To", "From", "Via", "Max-Forwards", "Route")),
+        st.sampled_from(
+            ("Contact", "Authorization", "Expires", "Require", "To", "From", "Via", "Max-Forwards", "Route")
+        ),
         st.text(alphabet='*ab@:;,<>"\\[]%?&=. \t/19\udc80é', max_size=40),
         st.sampled_from(("REGISTER", "INVITE", "OPTIONS", "ACK", "CANCEL", "X")),
     )

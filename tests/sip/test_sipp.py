@@ -63,7 +63,9 @@ class SippTests(TestCase):
         ]  # fmt: skip
         _, err, status = await getProcessOutputAndValue(self.sipp, arguments, path=str(folder), reactor=reactor)
         errors = folder / "errors"
-        self.last_output = f"{err.decode('utf-8', 'replace')[-800:]}{errors.read_text()[-2000:] if errors.exists() else ''}"
+        self.last_output = (
+            f"{err.decode('utf-8', 'replace')[-800:]}{errors.read_text()[-2000:] if errors.exists() else ''}"
+        )
         return status
 
     def row(self, number: int, third: str, password: str | None = None, uri: str = "") -> tuple[str, str, str]:

@@ -64,7 +64,10 @@ class StreamTests(SynchronousTestCase):
 
     def test_framing_lost(self) -> None:
         for data, what in (
-            (MESSAGE.replace(b"Content-Length: 2", b"Content-Length: -2"), "Content-Length is not a number in its range"),
+            (
+                MESSAGE.replace(b"Content-Length: 2", b"Content-Length: -2"),
+                "Content-Length is not a number in its range",
+            ),
             (MESSAGE.replace(b"Content-Length: 2", b"l: 2\r\nl: 3"), "several Content-Length"),
             (MESSAGE.replace(b"Content-Length: 2\r\n", b""), "no Content-Length on a stream"),
             (MESSAGE.replace(b"Content-Length: 2", b"Content-Length: 70000"), "the body is too large"),

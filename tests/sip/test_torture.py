@@ -12,7 +12,36 @@ from p2psip.sip.uri import SIPURI
 
 TORTURE = Path(__file__).with_name("torture")
 
-VALID_4475 = ["wsinv", "intmeth", "esc01", "escnull", "esc02", "lwsdisp", "longreq", "dblreq", "semiuri", "transports", "mpart01", "unreason", "noreason", "badbranch", "unkscm", "novelsc", "unksm2", "bext01", "invut", "regaut01", "bcast", "zeromf", "cparam01", "cparam02", "regescrt", "sdp01", "inv2543", "baddate"]
+VALID_4475 = [
+    "wsinv",
+    "intmeth",
+    "esc01",
+    "escnull",
+    "esc02",
+    "lwsdisp",
+    "longreq",
+    "dblreq",
+    "semiuri",
+    "transports",
+    "mpart01",
+    "unreason",
+    "noreason",
+    "badbranch",
+    "unkscm",
+    "novelsc",
+    "unksm2",
+    "bext01",
+    "invut",
+    "regaut01",
+    "bcast",
+    "zeromf",
+    "cparam01",
+    "cparam02",
+    "regescrt",
+    "sdp01",
+    "inv2543",
+    "baddate",
+]
 """Well formed, or (badbranch, baddate) wrong only in what is up to a later layer."""
 
 INVALID_4475 = {
@@ -40,7 +69,19 @@ INVALID_4475 = {
     "test": (400, "the start line is not that of a SIP message"),
 }
 
-VALID_5118 = ["ipv6-good", "port-ambiguous", "port-unambiguous", "via-received-param-with-delim", "via-received-param-no-delim", "ipv6-in-sdp", "mult-ip-in-header", "mult-ip-in-sdp", "ipv4-mapped-ipv6", "ipv6-bug-abnf-3-colons", "ipv6-correct-abnf-2-colons"]
+VALID_5118 = [
+    "ipv6-good",
+    "port-ambiguous",
+    "port-unambiguous",
+    "via-received-param-with-delim",
+    "via-received-param-no-delim",
+    "ipv6-in-sdp",
+    "mult-ip-in-header",
+    "mult-ip-in-sdp",
+    "ipv4-mapped-ipv6",
+    "ipv6-bug-abnf-3-colons",
+    "ipv6-correct-abnf-2-colons",
+]
 
 
 def read(name: str) -> bytes:

@@ -146,10 +146,7 @@ class SelectTests(SynchronousTestCase):
         self.assertLessEqual(sum(one < 0 for one in selected), MAX_SYNTHESISED)
         last = max(held, default=-1)
         wanted = {
-            index
-            for first, end in spans
-            for index in held
-            if first <= index <= (last if end == LAST_INDEX else end)
+            index for first, end in spans for index in held if first <= index <= (last if end == LAST_INDEX else end)
         }
         self.assertEqual({one for one in selected if one >= 0}, wanted)
 
@@ -200,7 +197,8 @@ class MergeTests(SynchronousTestCase):
 
     def test_same(self) -> None:
         value = signed(single(b"a"), 5)
-        self.assertTrue(same(value, StoredData.decode(value.encode(), WireContext(models={1: DataModel.SINGLE}).of_kind(1))))
+        self.assertTrue(
+            same(value, StoredData.decode(value.encode(), WireContext(models={1: DataModel.SINGLE}).of_kind(1)))
+        )
         self.assertFalse(same(value, signed(single(b"b"), 5)))
         self.assertFalse(same(value, signed(single(b"a"), 6)))
-

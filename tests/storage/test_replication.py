@@ -59,7 +59,7 @@ class Anyone:
 
     name = "ANYONE"
 
-    def permits(self, signer: SignedBy, resource: ResourceId, kind: Kind, value: StoredData, hash: Any) -> bool:
+    def permits(self, signer: SignedBy, resource: ResourceId, kind: Kind, value: StoredData, resource_id: Any) -> bool:
         return True
 
 

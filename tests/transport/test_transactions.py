@@ -35,7 +35,10 @@ class TransactionTests(SynchronousTestCase):
         return self.transactions.begin(self.transmit, lambda signer: signer is FRIEND, 3.0)
 
     def test_five_transmissions(self) -> None:
-        """A fixed timer, the same transaction ID, and failure when the fifth fires. [6940-6.2.1-8] [6940-6.2.1-9] [6940-6.2.1-11]"""
+        """A fixed timer, the same transaction ID, and failure when the fifth fires.
+
+        [6940-6.2.1-8, 6940-6.2.1-9, 6940-6.2.1-11]
+        """
         answered = self.begin()
         self.clock.pump([0.5] * 29)
         self.assertEqual([time for time, _ in self.sent], [0, 3, 6, 9, 12])
