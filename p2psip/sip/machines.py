@@ -146,6 +146,8 @@ class Transaction:
 
 
 _LET_GO = Request("", "")
+_LONGEST_KEPT = 2048
+"""Bytes of a refusal that are kept to be repeated; a longer one is that of a request which nobody honest sends."""
 
 
 class ServerTransaction(Transaction):
@@ -188,6 +190,10 @@ class ServerTransaction(Transaction):
         self._enter(State.TERMINATED)
         self.layer.servers.pop(self.key, None)
 
+    def _too_long(self, response: Response) -> bool:
+        """Whether to forget the transaction rather than keep this refusal: floods of such cost no memory."""
+        return response.status >= 400 and len(self._last) > _LONGEST_KEPT and not self.flow.reliable
+
     def _let_go(self) -> None:
         if not self.flow.reliable:
             self.request = _LET_GO
@@ -210,7 +216,7 @@ class InviteServerTransaction(ServerTransaction):
             return
         self._last = response.encode()
         self._send(self._last)
-        if stateless:
+        if stateless or self._too_long(response):
             self.terminate()
         elif success:
             # 2xx are repeated by the transaction user, not by the transaction (RFC 6026 §7.1).
@@ -269,7 +275,7 @@ class NonInviteServerTransaction(ServerTransaction):
         self._send(self._last)
         if response.status < 200:
             self.state = State.PROCEEDING
-        elif stateless or self.flow.reliable:
+        elif stateless or self.flow.reliable or self._too_long(response):
             self.terminate()
         else:
             self._enter(State.COMPLETED)

@@ -341,6 +341,13 @@ class BoundsTests(MachineTestCase):
         self.assertEqual(self.receive(request("OPTIONS", ";branch=z9hG4bK3")), ["RequestReceived"])
         self.assertEqual(self.receive(request("OPTIONS", ";branch=z9hG4bK2")), ["SIP/2.0 200 OK"])
 
+    def test_long_refusals_go_at_once(self) -> None:
+        """A refusal that repeats a request's thousands of bytes is not kept, a short one is."""
+        for length, repeated in ((10, ["SIP/2.0 420 Bad Extension"]), (9000, ["RequestReceived"])):
+            transaction = self.serve(request("OPTIONS", f";branch=z9hG4bK{'x' * length}"), UDP)
+            self.respond(transaction, 420)
+            self.assertEqual(self.receive(request("OPTIONS", f";branch=z9hG4bK{'x' * length}")), repeated)
+
     def test_clients(self) -> None:
         self.send("OPTIONS", UDP)
         self.assertRaises(OverflowError, self.layer.send_request, request("INVITE"), UDP, self.now)
