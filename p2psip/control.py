@@ -120,12 +120,13 @@ class ControlServer:
         match, route = found
         try:
             content = json.loads(body) if body else None
+        except (ValueError, RecursionError):
+            return 400, {"error": "the body is not JSON"}
+        try:
             parts = {name: unquote(value) for name, value in match.groupdict().items()}
             return 200, await route(Call(parts, query, content))
         except ControlError as e:
             return e.status, {"error": str(e)}
-        except json.JSONDecodeError:
-            return 400, {"error": "the body is not JSON"}
         except self._expected as e:
             return 409, {"error": str(e) or type(e).__name__}
         except Exception:  # noqa: BLE001  (a bug in one request must not end the others)
@@ -151,7 +152,7 @@ class _Root(Resource):
             }
             body = request.content.read(MAXIMUM_BODY) if request.content is not None else b""
             path = request.path.decode("ascii", "replace")
-            status, answer = await self._server.answer(request.method.decode(), path, query, body)
+            status, answer = await self._server.answer(request.method.decode("ascii", "replace"), path, query, body)
             if not gone:
                 request.setResponseCode(status)
                 request.setHeader(b"content-type", b"application/json")
