@@ -87,6 +87,8 @@ class StateDirectory:
             os.close(handle)
             raise StateError(f"the state directory {self.path} is in use by another node (--state)") from e
         self._lock = handle
+        # SQLite makes its files as the umask has it, and the directory may be older than this node.
+        self.data.touch(mode=0o600)
 
     def release(self) -> None:
         """Let another process use the directory."""

@@ -362,9 +362,14 @@ class OverlayAuthority:
 
 
 def accounts_url(directory: Path) -> str:
-    """The SQLAlchemy URL of the accounts database of the authority in `directory`."""
+    """The SQLAlchemy URL of the accounts database of the authority in `directory`; its file is for us alone."""
     named = directory / "accounts.url"
-    return named.read_text("utf-8").strip() if named.exists() else f"sqlite:///{directory / 'accounts.sqlite'}"
+    if named.exists():
+        return named.read_text("utf-8").strip()
+    file = directory / "accounts.sqlite"
+    # SQLite would make it as the umask has it.
+    file.touch(mode=0o600)
+    return f"sqlite:///{file}"
 
 
 def _proved(known: Sequence[DeviceCredential], authorization: DigestCredentials, method: str) -> str:
