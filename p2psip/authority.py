@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from .config.document import Configuration
+from .config.parse import parse
 from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.publication import next_document
@@ -143,10 +144,13 @@ class AuthorityService:
 
         Answers its sequence number.
 
-        :raises p2psip.config.document.ConfigurationError: it could not be used.
+        :raises p2psip.config.document.ConfigurationError: it could not be used, or not by this node.
         """
-        assert self._service.node is not None
-        self._service.node.updates.offer(next_document(self.authority, self.configuration, **changes))
+        node = self._service.node
+        assert node is not None
+        document = next_document(self.authority, self.configuration, **changes)
+        node.check_support(parse(document, self._service.overlay))
+        node.updates.offer(document)
         return self.configuration.sequence
 
     def expel(self, node_ids: Sequence[bytes]) -> None:

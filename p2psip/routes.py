@@ -373,7 +373,9 @@ class Operator:
     async def publish(self, call: Call) -> Mapping[str, Any]:
         """`p2psip authority publish`."""
         wanted = parse(call.text("document").encode(), self._service.overlay)
-        changes = {f.name: getattr(wanted, f.name) for f in fields(wanted) if f.init}
+        # What has no part in comparing two documents is how one was written and signed: that is made anew.
+        settings = {f.name for f in fields(wanted) if f.compare} - {"instance_name", "sequence"}
+        changes = {name: getattr(wanted, name) for name in settings}
         return {"sequence": self._authority.publish(**changes)}
 
     async def audit_log(self, call: Call) -> Mapping[str, Any]:

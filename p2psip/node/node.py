@@ -116,7 +116,7 @@ class Node:
         self._save_configuration = save_configuration
         self._tell_joined = joined
         self._tell_excluded = excluded
-        self._support(configuration)
+        self.check_support(configuration)
         self.rejected = Rejected()
         self.count = self.rejected.count
         self.trust = trust_of(configuration, now)
@@ -369,7 +369,7 @@ class Node:
             if not configuration.bad_nodes.isdisjoint(link.identity.node_ids):
                 self.table.close(link.node_id, LinkError("its Node-ID was revoked"))
         try:
-            self._support(configuration)
+            self.check_support(configuration)
         except CannotComply as error:
             self.log.error("this node leaves, because of the new configuration: {error}", error=error)
             why = error
@@ -383,7 +383,8 @@ class Node:
                 self.storage.discard_kind(kind_id)
         self.storage.durable().addErrback(self._log_failure)
 
-    def _support(self, configuration: Configuration) -> None:
+    def check_support(self, configuration: Configuration) -> None:
+        """See that this node can do what `configuration` asks; raises CannotComply."""
         require_support(
             configuration,
             topology_plugins=[factory.name for factory in self._plugins.topologies],
