@@ -14,12 +14,15 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from ..throttle import source_key
 from .errors import SIPParseError, TransportFailure
 from .message import Request, Response
 from .transport import SIPStream, Target
 
 _SWEEP = 10.0
 _CONNECT_TIMEOUT = 10
+_MOST_CONNECTING = 256
+"""Connections of ours that are being opened at once."""
 
 
 class ConnectionsOwner(Protocol):
@@ -33,8 +36,9 @@ class ConnectionsOwner(Protocol):
 class Connections:
     """All open connections, those that were idle longest first.
 
-    At most `most` at once: then the one that was idle longest gives way.  One that is idle for `idle` seconds, that
-    takes `patience` seconds to end a message or does not take for as long what is sent to it, is closed.
+    At most `most` at once: then the one that was idle longest gives way, of those with the address that has the most,
+    so that a stranger's connections only push out each other.  One that is idle for `idle` seconds, that takes
+    `patience` seconds to end a message or does not take for as long what is sent to it, is closed.
     """
 
     def __init__(
@@ -52,7 +56,8 @@ class Connections:
         self._most = most
         self._idle = idle
         self._patience = patience
-        self._streams: OrderedDict[SIPStream, None] = OrderedDict()
+        self._streams: OrderedDict[SIPStream, str] = OrderedDict()
+        self._sources: Counter[str] = Counter()
         self._outgoing: dict[Target, SIPStream] = {}
         self._waiting: dict[Target, list[Deferred[SIPStream]]] = {}
         self._sweep: IDelayedCall | None = None
@@ -73,7 +78,7 @@ class Connections:
             result.callback(known)
         elif target in self._waiting:
             self._waiting[target].append(result)
-        elif self._closed:
+        elif self._closed or len(self._waiting) >= _MOST_CONNECTING:
             result.errback(Failure(TransportFailure()))
         else:
             self._waiting[target] = [result]
@@ -106,9 +111,12 @@ class Connections:
             return False
         if len(self._streams) >= self._most:
             self._counters["connection gave way"] += 1
-            longest_idle, _ = self._streams.popitem(last=False)
+            busiest, _ = self._sources.most_common(1)[0]
+            longest_idle = next(each for each, source in self._streams.items() if source == busiest)
+            self._forget(longest_idle)
             longest_idle.abort()
-        self._streams[stream] = None
+        source = self._streams[stream] = source_key(stream.source.host)
+        self._sources[source] += 1
         if self._sweep is None:
             self._sweep = self._reactor.callLater(_SWEEP, self._sweep_streams)
         return True
@@ -120,8 +128,15 @@ class Connections:
     def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None:
         self._owner.stream_received(stream, item)
 
+    def _forget(self, stream: SIPStream) -> None:
+        source = self._streams.pop(stream, None)
+        if source is not None:
+            self._sources[source] -= 1
+            if not self._sources[source]:
+                del self._sources[source]
+
     def stream_closed(self, stream: SIPStream) -> None:
-        self._streams.pop(stream, None)
+        self._forget(stream)
         if stream.outgoing is not None and self._outgoing.get(stream.outgoing) is stream:
             del self._outgoing[stream.outgoing]
         if not self._streams and self._sweep is not None:

@@ -94,8 +94,9 @@ class EdgeTestCase(TestCase):
         self.addCleanup(port.stopListening)
         return phone, port.getHost().port
 
-    async def connect(self, target: Target) -> Bytes:
-        phone = await connectProtocol(TCP4ClientEndpoint(reactor, target.host, target.port), Bytes())
+    async def connect(self, target: Target, address: str = "127.0.0.1") -> Bytes:
+        endpoint = TCP4ClientEndpoint(reactor, target.host, target.port, bindAddress=(address, 0))
+        phone = await connectProtocol(endpoint, Bytes())
         self.addCleanup(phone.transport.abortConnection)
         return phone
 
@@ -267,6 +268,20 @@ class TCPTests(EdgeTestCase):
             await phone.until(bool)
         await phones[0].closed
         self.assertEqual((len(edge.connections), edge.counters["connection gave way"]), (2, 1))
+
+    async def test_one_address_pushes_out_its_own(self) -> None:
+        """However many connections a stranger opens: a phone elsewhere keeps its own, though it was idle longest."""
+        edge = self.make_edge(self.user, most_streams=3)
+        target = self.listen(edge=edge)["TCP"]
+        phone = await self.connect(target, "127.0.0.2")
+        phone.transport.write(self.message(0))
+        await phone.until(bool)
+        for number in range(1, 7):
+            stranger = await self.connect(target)
+            stranger.transport.write(self.message(number))
+            await stranger.until(bool)
+        self.assertFalse(phone.closed.called)
+        self.assertEqual((len(edge.connections), edge.counters["connection gave way"]), (3, 4))
 
     async def test_response_after_the_connection_closed(self) -> None:
         """It goes to the sent-by port of the source over a new connection (RFC 3261 §18.2.2)."""

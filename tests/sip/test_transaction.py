@@ -345,7 +345,8 @@ class BoundsTests(MachineTestCase):
         """A refusal that repeats a request's thousands of bytes is not kept, a short one is."""
         for length, repeated in ((10, ["SIP/2.0 420 Bad Extension"]), (9000, ["RequestReceived"])):
             transaction = self.serve(request("OPTIONS", f";branch=z9hG4bK{'x' * length}"), UDP)
-            self.respond(transaction, 420)
+            transaction.respond(transaction.request.response(420), self.now)
+            self.happened()
             self.assertEqual(self.receive(request("OPTIONS", f";branch=z9hG4bK{'x' * length}")), repeated)
 
     def test_clients(self) -> None:
