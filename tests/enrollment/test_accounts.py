@@ -50,7 +50,7 @@ class AccountsTests(SynchronousTestCase):
         self.assertEqual(self.accounts.devices("alice"), [])
 
     def test_taken(self) -> None:
-        """Nothing of what is there changes, no device is added."""
+        """Nothing of what is there changes, no device is added. [6940-13.3-1]"""
         self.accounts.add(NewUser("alice", "desk"))
         error = self.assertRaises(AccountError, self.accounts.add, NewUser("alice", "other"))
         self.assertIn("exists already", str(error))

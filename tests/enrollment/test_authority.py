@@ -173,6 +173,7 @@ class EnrollTests(AuthorityTestCase):
             self.assertEqual(self.enroll("alice", "right", 1, request).user_name, "alice@example.org")
 
     def test_invited(self) -> None:
+        """[6940-13.3-2]"""
         token = self.authority.invite("second", "registrar", 60, ["https://h"])
         request = self.request("second@nodes.example.org")
         first = self.enroll("second", token.password, 1, request)
@@ -204,11 +205,11 @@ class EnrollTests(AuthorityTestCase):
         self.assertEqual(self.last_line()[0], "refused")
 
     def test_password_first(self) -> None:
-        """Without it nobody learns what else would be wrong."""
+        """Without it nobody learns what else would be wrong. [6940-11.3-17]"""
         self.assertRefused("failed_authentication", self.authority.enroll, "alice", "wrong", 99, b"garbage")
 
     def test_taken_name(self) -> None:
-        """[6940-11.3-20] [6940-11.3-25]"""
+        """[6940-11.3-20] [6940-11.3-25] [6940-13.3-1]"""
         for name in ("bob@example.org", "alice@nodes.example.org", "alice@example.com", "Alice@example.org"):
             self.assertRefused("username_not_available", self.authority.enroll, "alice", "right", 1, self.request(name))
 

@@ -87,6 +87,15 @@ class NodesTests(SynchronousTestCase):
         self.assertRaises(NotAvailable, self.assign, K1, 3, 3)
         self.assertEqual(self.assign(K1, 2, 3), first)
 
+    def test_random(self) -> None:
+        """Neither name nor key tells which they will be. [6940-11.3-15] [6940-11.3-16]"""
+        other = Database(f"sqlite:///{self.mktemp()}", self.clock.seconds)
+        self.addCleanup(other.close)
+        ids = self.assign(K1, 8, 8)
+        others = Nodes(other).assign(USER, K1, 8, 8, "peer")
+        halves = {half for node_id in ids + others for half in (node_id[:8], node_id[8:])}
+        self.assertEqual(len(halves), 32)
+
     def test_more_for_the_same_key(self) -> None:
         first = self.assign(K1, 1, 3)
         self.clock.advance(1)

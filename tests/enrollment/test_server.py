@@ -73,7 +73,7 @@ class CurlTests(ServedTestCase):
         )  # fmt: skip
 
     async def test_enroll(self) -> None:
-        """With a request made by openssl. [6940-11.3-5] [6940-11.3-13] [6940-11.3-24]"""
+        """With a request made by openssl. [6940-11.3-5] [6940-11.3-13] [6940-11.3-24] [6940-11.3-6, 6940-11.3-10]"""
         key, path = self.directory / "key", self.directory / "request"
         out, status = await self.run_tool(
             "openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
@@ -258,7 +258,7 @@ class ClientTests(ServedTestCase):
         await failure_of(self.client().configuration(), EnrollmentError)
 
     async def test_fetch_document(self) -> None:
-        """From where the DNS says, under the overlay's name. [6940-11.2-5] [6940-11.2-6]"""
+        """From where the DNS says, under the overlay's name. [6940-11.2-5] [6940-11.2-6] [6940-11.2-4]"""
         port = self.port.getHost().port
         trusted = named_server(OVERLAY, [self.authority.root_certificate])
         url = f"https://{OVERLAY}/.well-known/reload-config"

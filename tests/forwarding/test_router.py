@@ -444,6 +444,7 @@ class RoundTripTests(SynchronousTestCase):
     """A request across five nodes and its answer back."""
 
     def test_there_and_back(self) -> None:
+        """[6940-6.1.2-5]"""
         configuration = Configuration(instance_name=NAME)
         line = [A, B, C, D, E]
         routers = {}

@@ -118,7 +118,7 @@ class OpeningTests(LinksTestCase):
         self.assertTrue(verifyObject(ILinkProtocolFactory, TLSLinkFactory()))
 
     async def test_both_ends(self) -> None:
-        """Each end knows the other by its certificate. [6940-6.6.1-2]"""
+        """Each end knows the other by its certificate. [6940-6.6.1-2] [6940-6.6.5-4]"""
         for address in ("127.0.0.1", "::1"):
             a, b, link, theirs = await self.pair(address)
             self.assertEqual((link.node_id, link.outgoing, link.protocol), (B, True, "TLS-TCP-FH-NO-ICE"))
@@ -189,7 +189,7 @@ class RefusalTests(LinksTestCase):
     """What does not become a link, and is counted."""
 
     async def test_other_node_than_expected(self) -> None:
-        """[6940-6.5.1.11-1]"""
+        """[6940-6.5.1.11-1] [6940-6.5.1.13-4]"""
         a, b = await self.node(A), await self.node(B)
         self.assertIn("is not the node", await self.refused(a.connect(b.candidates(), C)))
         self.assertEqual(self.owner(a).rejected, ["other Node-ID"])
@@ -232,6 +232,7 @@ class RefusalTests(LinksTestCase):
         self.assertEqual(self.owner(a).rejected, ["our own Node-ID"])
 
     async def test_no_certificate(self) -> None:
+        """[6940-6.5.1.13-3]"""
         b = await self.node(B)
         context = SSL.Context(SSL.TLS_METHOD)
         await self.speak(b, context)
@@ -256,6 +257,7 @@ class RefusalTests(LinksTestCase):
         await lost
 
     async def test_garbage(self) -> None:
+        """[6940-13.2-1]"""
         a, b = await self.node(A), await self.node(B)
         lost: Deferred[None] = Deferred()
 
@@ -489,7 +491,7 @@ class ApplicationTests(LinksTestCase):
         await self.refused(a.connect_application(candidates, B, 5060))
 
     async def test_stranger_does_not_spoil_it(self) -> None:
-        """Another node is refused; the expected one still gets through."""
+        """Another node is refused; the expected one still gets through. [7904-5.1-2, 7904-5.1-3]"""
         a, b, c = await self.node(A), await self.node(B), await self.node(C)
         candidates, offered = b.offer_application(A, 5060)
         await c.connect_application(candidates, B, 5060)

@@ -174,7 +174,7 @@ class JoinTests(ChordTestCase):
     """The order of RFC 6940 §10.5."""
 
     def test_second_node(self) -> None:
-        """A node joins the peer that founded the overlay. [6940-10.5-2] [6940-10.5-5] [6940-10.5-8]"""
+        """A node joins the peer that founded the overlay. [6940-10.5-2] [6940-10.5-5] [6940-10.5-8] [6940-10.5-6]"""
         ap, jn = self.founder(4, "AP"), self.host(8, "JN")
         self.world.link(ap, jn)
         self.world.clock.advance(2)
@@ -200,7 +200,7 @@ class JoinTests(ChordTestCase):
 
     def test_fourth_node(self) -> None:
         """Attaches to the neighbors that AP named, through AP; then Join, hand-over, Updates. [6940-10.5-3]
-        [6940-10.6-1]
+        [6940-10.6-1] [6940-10.5-4, 6940-10.5-11, 6940-10.5-12, 6940-10.7-1]
         """
         hosts = self.ring(2, 8, 12)
         for host, name in zip(hosts, ("P", "AP", "S"), strict=True):
@@ -231,7 +231,11 @@ class JoinTests(ChordTestCase):
         after = said[said.index("AP: hands over to JN") :]
         for neighbor in ("P", "AP", "S"):
             self.assertIn(f"JN: Neighbors to {neighbor}", after)
+        self.assertIn("AP: Neighbors to S", after)
         self.assertEqual(hosts[1].handed_over[-1], (jn.node_id, hosts[0].node_id, jn.node_id))
+        self.assertEqual(self.table(jn), {"predecessors": ["P", "S", "AP"], "successors": ["AP", "S", "P"]})
+        for host in hosts:
+            self.assertIsNotNone(jn.connections.link_to(host.node_id))
 
     def test_dead_neighbor(self) -> None:
         """A neighbor that cannot be reached counts as absent. [6940-10.5-20]"""
@@ -421,6 +425,22 @@ class UpdateTests(ChordTestCase):
         self.world.clock.advance(0.3)
         told = {line.split(" to ")[1] for line in said if line.startswith("A: ") and "Attach" not in line}
         self.assertEqual(told, set("BCDEFG"))
+
+    def test_neighbor_closer_by(self) -> None:
+        """A closer neighbor takes its place, and the whole Connection Table is told. [6940-10.7.3-2]
+        [6940-10.7.3-3]
+        """
+        hosts = self.ring(1, 3, 5, 7, 9, 11, 13, 15)
+        self.world.link(hosts[0], hosts[4])
+        self.world.clock.advance(1)
+        said = self.spoken(hosts, "ABCDEFGH")
+        newcomer = self.host(2, "N")
+        newcomer.start(hosts[6])
+        self.world.until(lambda: newcomer.topology.joined, 30)
+        self.world.clock.advance(1)
+        self.assertEqual(self.table(hosts[0]), {"predecessors": ["H", "G", "F"], "successors": ["N", "B", "C"]})
+        told = {line.split(" to ")[1] for line in said if line.startswith("A: ") and "Attach" not in line}
+        self.assertLessEqual(set("BCDEFGHN"), told)
 
     def test_peer_ready(self) -> None:
         """A peer that is no neighbor gets no lists. (RFC 6940 §10.7)"""

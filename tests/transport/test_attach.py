@@ -142,7 +142,10 @@ class AttachTests(Neighborhood):
     """Attach, both ways."""
 
     def test_attach_to_node(self) -> None:
-        """The answerer connects, and the requester learns who is there. [6940-6.5.1.13-1]"""
+        """The answerer connects, and the requester learns who is there. [6940-6.5.1.13-1] [6940-6.5.1.2-2]
+
+        [6940-6.5.1.13-2]
+        """
         attached = self.small.attachments.attach(self.node(LARGE))
         run(self.clock)
         self.assertEqual(self.successResultOf(attached), LARGE)
@@ -202,7 +205,7 @@ class AttachTests(Neighborhood):
 
     def test_glare(self) -> None:
         """Both ask at once: the smaller yields, one link comes of it, both succeed. [6940-6.5.1.2-5]
-        [6940-6.5.1.2-7]"""
+        [6940-6.5.1.2-7] [6940-6.5.1.2-1, 6940-6.5.1.2-6]"""
         mine = self.small.attachments.attach(self.node(LARGE), send_update=True)
         theirs = self.large.attachments.attach(self.node(SMALL), send_update=True)
         run(self.clock, 1)
@@ -222,7 +225,7 @@ class AttachTests(Neighborhood):
         self.assertEqual(self.large.updates, [SMALL])
 
     def test_in_progress(self) -> None:
-        """Once our Attach was answered, one from there is Error_In_Progress. [6940-6.5.1.2-3]"""
+        """Once our Attach was answered, one from there is Error_In_Progress. [6940-6.5.1.2-3] [6940-6.5.1.2-1]"""
         self.large.protocol.reachable = False
         self.small.attachments.attach(self.node(LARGE)).addErrback(lambda failure: None)
         run(self.clock)

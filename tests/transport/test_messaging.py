@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -27,8 +28,8 @@ from p2psip.interfaces import IMessaging, Reply, Request
 from p2psip.transport.messages import seal
 from p2psip.wire.codec import Struct
 from p2psip.wire.codes import MessageCode
+from p2psip.wire.contents import ErrorResponse, UnknownKinds
 from p2psip.wire.contents import UnknownExtension as Extension
-from p2psip.wire.contents import UnknownKinds
 from p2psip.wire.header import (
     Destination,
     ForwardingHeader,
@@ -38,7 +39,7 @@ from p2psip.wire.header import (
     with_header,
 )
 from p2psip.wire.message import decode_message
-from p2psip.wire.methods import PingAns, PingReq
+from p2psip.wire.methods import JoinAns, JoinReq, PingAns, PingReq
 from p2psip.wire.storage import FetchReq, SingleSpecifier, StoredDataSpecifier
 
 from .fakes import FakeSigner, Peer, run
@@ -92,13 +93,39 @@ class MessagingTests(SynchronousTestCase):
         self.assertEqual(self.requests[0].previous_hop, A)
 
     def test_two_hops_and_back(self) -> None:
-        """Symmetric recursive routing: over B to C, and the answer the same way back. [6940-6.2-1]"""
+        """Symmetric recursive routing: over B to C, and the answer the same way back. [6940-6.2-1]
+
+        [6940-6.2.1-1, 6940-6.2.1-2]
+        """
         self.a.hops[C] = B
         answer = self.answered(self.ping(node(C)))
         self.assertEqual(answer.signer.node_id, C)
         self.assertEqual(answer.hops, 1)
         self.assertEqual(self.requests[0].previous_hop, B)
         self.assertEqual(self.b.messaging.forwarded, 2)
+
+    def test_initial_ttl(self) -> None:
+        """Requests and answers begin with the overlay's initial-ttl, 100 unless it says otherwise. [6940-6.3.2-7]"""
+        self.answered(self.ping(node(B)))
+        self.a.configuration = self.b.configuration = replace(self.configuration, initial_ttl=9)
+        self.answered(self.ping(node(B)))
+        for sent in self.a_to_b.sent, self.b_to_a.sent:
+            self.assertEqual([decode_message(message).header.ttl for message in sent], [100, 9])
+
+    def test_join_answered_by_another(self) -> None:
+        """What answers a Join is believed of the node alone that was asked to admit us. [6940-6.4.2.1-7]
+        [6940-6.4.2.1-8]
+        """
+        self.b.dispatch.answerers[JoinReq] = lambda request: JoinAns()
+        # The answer comes from where the request went, signed by C.
+        self.b.dispatch._signer = FakeSigner(C)
+        joining = self.a.messaging.request(node(B), JoinReq(joining_peer_id=A))
+        run(self.clock)
+        self.assertNoResult(joining)
+        self.assertEqual(self.a.counted["answer by the wrong node"], 1)
+        self.b.dispatch._signer = self.b.signer
+        run(self.clock, 16)
+        self.failureResultOf(joining, RequestTimeout)
 
     def test_source_route(self) -> None:
         """A Destination List of several entries leads where no Routing Table does. [6940-6.2.1-3]"""
@@ -152,7 +179,10 @@ class MessagingTests(SynchronousTestCase):
         return self.a.messaging.request([ResourceDestination(resource_id=RESOURCE)], PingReq())
 
     def test_error(self) -> None:
-        """A RELOADError of the answerer is an error answer, and raised as the same class. [6940-6.3.3.1-3]"""
+        """A RELOADError of the answerer is an error answer, and raised as the same class. [6940-6.3.3.1-3]
+
+        [6940-6.3.3.1-1, 6940-6.3.3.1-4]
+        """
 
         def refuse(request: Request) -> PingAns:
             raise Forbidden("not you")
@@ -160,6 +190,9 @@ class MessagingTests(SynchronousTestCase):
         self.b.dispatch.answerers[PingReq] = refuse
         error = self.refused(self.ping(node(B)), Forbidden)
         self.assertEqual((error.error_info, error.signer), (b"not you", B))
+        answer = decode_message(self.b_to_a.sent[-1])
+        self.assertEqual(answer.contents.message_code, 0xFFFF)
+        self.assertEqual(answer.body(), ErrorResponse(error_code=Forbidden.code, error_info=b"not you"))
 
     def test_bug_is_not_answered(self) -> None:
         """Anything else is logged, and the request times out."""
@@ -339,8 +372,13 @@ class MessagingTests(SynchronousTestCase):
         self.assertEqual(body.error_code, 0xA)
 
     def test_copied_option(self) -> None:
-        """An option marked RESPONSE_COPY comes back with its flags cleared."""
-        option = UnknownForwardingOption(type=77, flags=0x04, option=b"x")
-        header, _ = self.send(options=(option,))
-        self.assertEqual(header.options, (option.replace(flags=0),))
+        """An option marked RESPONSE_COPY comes back with its flags cleared, others do not. [6940-6.3.2.3-1]
+        [6940-6.3.2.3-4]
+        """
+        self.b.router.understood_options = frozenset((77,))
+        other = UnknownForwardingOption(type=78, flags=0x00, option=b"y")
+        for flags in 0x04, 0x05, 0x06, 0x07:
+            option = UnknownForwardingOption(type=77, flags=flags, option=b"x")
+            header, _ = self.send(options=(option, other))
+            self.assertEqual(header.options, (option.replace(flags=0),))
 
