@@ -183,7 +183,7 @@ class LinkTests(Hostile):
                 cut.write(whole[:size])
 
     def test_oversize(self) -> None:
-        """Message_Too_Large, and the link is closed. [6940-6.6-3]"""
+        """Message_Too_Large, and the link is closed. [6940-6.6-1]"""
         with self.intruder() as intruder:
             most = self.overlay.configuration.max_message_size
             answer = intruder.ask(PingReq(padding=bytes(most)))
@@ -193,7 +193,7 @@ class LinkTests(Hostile):
         self.assert_counted("answered MessageTooLarge")
 
     def test_oversize_header(self) -> None:
-        """A header larger than any message ends the link without an error. [6940-6.6-4]"""
+        """A header larger than any message ends the link without an error. [6940-6.6-2]"""
         with self.intruder() as intruder:
             destinations = tuple(OpaqueDestination(opaque_id=bytes(200)) for _ in range(100))
             self.assertIsNone(intruder.ask(PingReq(), destination_list=destinations))
@@ -454,7 +454,7 @@ class MessageTests(Hostile):
             self.assert_error(intruder.ask(body), ErrorCode.INVALID_MESSAGE)
 
     def test_route_query_for_an_opaque_id(self) -> None:
-        """What an opaque ID stands for is told to nobody. [6940-6.4.2.4.1]"""
+        """What an opaque ID stands for is told to nobody. [6940-6.4.2.4.1-2]"""
         with self.intruder() as intruder:
             body = RouteQueryReq(destination=OpaqueDestination(opaque_id=b"ab"))
             self.assert_error(intruder.ask(body), ErrorCode.FORBIDDEN)
@@ -522,7 +522,7 @@ class MessageTests(Hostile):
             self.assert_error(intruder.ask(body, destination), ErrorCode.DATA_TOO_OLD)
 
     def test_generation_counter(self) -> None:
-        """A counter other than the current one is Generation_Counter_Too_Low. [6940-7.4.1.1-8]"""
+        """A counter other than the current one is Generation_Counter_Too_Low. [6940-7.4.1.1-13]"""
         with self.intruder() as intruder:
             self.assertIsInstance(intruder.ask(*self.store_req(intruder, b"1")), StoreAns)
             answer = intruder.ask(*self.store_req(intruder, b"2", generation=999))
@@ -550,7 +550,7 @@ class MessageTests(Hostile):
         self.assertEqual({0, ErrorCode.DATA_TOO_LARGE}, codes)
 
     def test_unknown_kind(self) -> None:
-        """Unknown_Kind, with the list. [6940-7.4.1.2]"""
+        """Unknown_Kind, with the list. [6940-7.4.1.2-6]"""
         with self.intruder() as intruder:
             kinds = (0xF0001234, 0xF0001235)
             body, destination = self.store_req(intruder)
