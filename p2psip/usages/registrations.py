@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 from ..config.kinds import SIP_REGISTRATION
 from ..ids import NodeId
 from ..interfaces import IOverlay, ISigner
+from ..sip.errors import SIPParseError
+from ..sip.uri import SIPURI, parse_uri
 from ..wire.errors import DecodeError
 from ..wire.header import NodeDestination
 from ..wire.sip import RouteRegistration, SipRegistration, UriRegistration
@@ -166,7 +168,10 @@ class Registrations:
 
 
 def _aor_of(uri: bytes) -> str:
-    """The AOR in a registration of type sip_registration_uri; empty when it is none."""
-    text = uri.decode("utf-8", "replace").removeprefix("sip:").removeprefix("sips:").partition(";")[0]
-    user, at, host = text.rpartition("@")
-    return f"{user}@{host.lower()}" if at and user and host else ""
+    """The AOR in a registration of type sip_registration_uri; empty when it is none, or a GRUU."""
+    text = uri.decode("utf-8", "replace")
+    try:
+        parsed = parse_uri(text if ":" in text.partition("@")[0] else "sip:" + text)
+        return parsed.aor() if isinstance(parsed, SIPURI) and "gr" not in parsed.parameters else ""
+    except SIPParseError:
+        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from twisted.internet.defer import succeed
@@ -9,10 +10,10 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from p2psip.config.kinds import SIP_REGISTRATION
+from p2psip.config.kinds import REGISTERED, SIP_REGISTRATION
 from p2psip.errors import Forbidden
 from p2psip.ids import NodeId
-from p2psip.interfaces import IUsage, IUsageFactory
+from p2psip.interfaces import Answerer, IApplicationConnection, IUsage, IUsageFactory, Request
 from p2psip.node import Node, installed
 from p2psip.sip.authentication import Authenticator
 from p2psip.sip.digest import NonceMint
@@ -31,7 +32,7 @@ from p2psip.usages.registrations import MOST_FORWARDS, NotServed
 from p2psip.usages.sip import SIPUsage, SIPUsageFactory
 from p2psip.wire.header import NodeDestination
 from p2psip.wire.sip import RouteRegistration, SipRegistration, UriRegistration
-from p2psip.wire.storage import DataValue, DictionaryEntry
+from p2psip.wire.storage import DataValue, DictionaryEntry, DictionarySpecifier, FetchReq
 
 ALICE = "alice@example.org"
 BOB = "bob@example.org"
@@ -186,7 +187,7 @@ class SIPUsageTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.here.usage.registrations.register(aor, 60))
 
     def test_only_ones_own(self) -> None:
-        """Nobody writes another user's record, nor under another node's key."""
+        """Nobody writes another user's record, nor under another node's key. [7904-3.3-3]"""
         node = self.here.node
         route = RouteRegistration(destination_list=(NodeDestination(node_id=node.node_id),)).encode()
         value = DataValue(exists=True, value=route)
@@ -196,14 +197,52 @@ class SIPUsageTests(SynchronousTestCase):
             with self.assertRaises(Forbidden):
                 self.result(node.overlay.store(ALICE.encode(), SIP_REGISTRATION, [entry], 60, signer=signer))
 
+    def test_restricted_domains(self) -> None:
+        """Where a Kind takes AORs of some domains only, others are Forbidden. [7904-3.3-2, 7904-3.3-3, 7904-3.4-5]"""
+        kind = replace(REGISTERED[SIP_REGISTRATION], domains=(r"example\.com",))
+        world = World(3, kinds=[kind])
+        node = world.nodes[0]
+        entry = DictionaryEntry(key=node.node_id, value=DataValue(exists=True, value=b"x"))
+        for aor, taken in ((ALICE, False), ("alice@example.com", True)):
+            signer = world.user(aor, node)
+            stored = node.overlay.store(aor.encode(), SIP_REGISTRATION, [entry], 60, signer=signer)
+            if taken:
+                self.assertEqual(1, world.result(stored).generation)
+            else:
+                self.assertRaises(Forbidden, world.result, stored)
+
     # -- locating -------------------------------------------------------------------------------------------
 
     def test_forwarding_is_followed(self) -> None:
-        """A registration of type uri leads on to the other AOR. [7904-4.2-1]"""
-        self.put("desk@example.org", "desk@example.org", UriRegistration(uri=b"sip:alice@EXAMPLE.org"))
+        """A registration of type uri leads on to the other AOR; a GRUU or what is no SIP URI does not."""
         self.result(self.there.usage.register(ALICE, 600))
-        located = self.result(self.here.usage.locate("desk@example.org"))
-        self.assertEqual((self.there.node.node_id,), tuple(located.nodes))
+        for uri, found in (
+            (b"sip:alice@EXAMPLE.org", True),
+            (b"SIPS:%61lice@example.org:5061;transport=tcp", True),
+            (b"alice@example.org", True),
+            (b"sip:alice@example.org;gr=x", False),
+            (b"tel:+4930", False),
+            (b"sip:", False),
+            (b"\xff@", False),
+        ):
+            self.put("desk@example.org", "desk@example.org", UriRegistration(uri=uri))
+            located = self.result(self.here.usage.locate("desk@example.org"))
+            self.assertEqual((self.there.node.node_id,) if found else (), tuple(located.nodes), uri)
+
+    def test_all_keys_are_fetched(self) -> None:
+        """A search names no dictionary keys. [7904-4.2-2]"""
+        asked = []
+        for node in self.world.nodes:
+            answer = node.dispatch.answerers[FetchReq]
+
+            def recording(request: Request, answer: Answerer = answer) -> object:
+                asked.append(request.body)
+                return answer(request)
+
+            node.dispatch.answerers[FetchReq] = recording  # type: ignore[assignment]
+        self.result(self.here.usage.locate(ALICE))
+        (specifier,) = asked[-1].specifiers
+        self.assertEqual(DictionarySpecifier(keys=()), specifier.model_specifier)
 
     def test_loops_end(self) -> None:
         """AORs that lead to one another, or into a long chain, end in a bounded search."""
@@ -236,6 +275,33 @@ class SIPUsageTests(SynchronousTestCase):
         asked = self.result(self.there.usage.contacts_at(self.here.node.node_id, ALICE))
         self.assertEqual(["sip:alice@192.0.2.8"], [contact.uri for contact in asked])
         self.assertEqual((1, 1), (len(self.here.edge.connections), len(self.there.edge.connections)))
+
+    def test_never_over_overlay_links(self) -> None:
+        """SIP has a connection of its own, of application 5060, though the nodes are linked. [7904-5.1-1]
+        [7904-5.1-4]
+        """
+        self.result(self.there.usage.register(ALICE, 600))
+        self.there.bind(ALICE, "sip:alice@192.0.2.7")
+        node = self.there.node
+        self.assertIsNotNone(self.here.node.table.link_to(node.node_id))
+        carried: list[bytes] = []
+        made: list[int] = []
+        receive, accept = node.messaging.receive, node.app_attachments.applications[5060]
+
+        def receiving(previous_hop: NodeId, data: bytes) -> None:
+            carried.append(data)
+            receive(previous_hop, data)
+
+        def accepting(connection: IApplicationConnection) -> None:
+            made.append(connection.application)
+            accept(connection)
+
+        node.messaging.receive = receiving  # type: ignore[method-assign]
+        node.app_attachments.applications[5060] = accepting
+        self.assertTrue(self.result(self.here.usage.resolve(ALICE)).contacts)
+        self.assertEqual([5060], made)
+        self.assertTrue(carried)
+        self.assertFalse([message for message in carried if b"SIP/2.0" in message])
 
     def test_remembered_for_a_moment(self) -> None:
         """A resolution is used again for seconds, not longer than its contacts live."""
