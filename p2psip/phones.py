@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from .sip.server import RedirectingServer
 from .state import StateDirectory
 from .usages.sip import SIPUsage
 
+MOST_STREAMS: Final = 10_000
+"""Connections of phones, where the system allows twice as many descriptors."""
 EXPIRY_SECONDS: Final = 1.0
 """How often bindings that have ended are looked for."""
 
@@ -62,7 +65,17 @@ class Phones:
         )
         self._redirect = Redirect(self.domain, self._authenticator, self.registrar, usage, open_)
         self._server = RedirectingServer(self.domain, self.registrar, self._redirect, reactor.seconds, random)
-        self.edge = SIPEdge(reactor, self._server, random, advertise=advertise[0] if advertise else None)
+        # Strangers must not take the descriptors that links and storage need.
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if descriptors == resource.RLIM_INFINITY:
+            descriptors = 2 * MOST_STREAMS
+        self.edge = SIPEdge(
+            reactor,
+            self._server,
+            random,
+            advertise=advertise[0] if advertise else None,
+            most_streams=min(MOST_STREAMS, descriptors // 2),
+        )
         usage.serve(credentials.signer, credentials.known, self.edge, self.registrar)
         self._expiring = LoopingCall(lambda: self.registrar.expire(reactor.seconds()))
         self._expiring.clock = reactor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ from .usages.sip import SIPUsage
 
 ALONE: Final = 30.0
 """Seconds without an answer after which a node that holds the authority founds the overlay anew."""
+DESCRIPTORS: Final = 65536
 RENEWAL_SECONDS: Final = 3600.0
 """How often is looked whether the certificate has to be renewed."""
 
@@ -84,6 +86,7 @@ class Options(NodeOptions):
 def makeService(options: Options) -> NodeService:
     """The service of one node.  What makes it impossible is said in one line, and ends the program."""
     state = StateDirectory(options["state"])
+    _allow_descriptors()
     try:
         state.prepare()
         require_free_ports(options, enrollment=state.has_authority or not state.has_credentials)
@@ -92,6 +95,14 @@ def makeService(options: Options) -> NodeService:
     from twisted.internet import reactor
 
     return NodeService(options, state, reactor)
+
+
+def _allow_descriptors() -> None:
+    """Ask for as many as may be had: each phone over TCP takes one, and most systems give 1024 unasked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class NodeService(Service):

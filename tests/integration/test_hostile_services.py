@@ -219,6 +219,13 @@ class SIPTests(Quiet):
                     tcp.sendall(filler)
                     time.sleep(0.001)
 
+    def test_descriptors(self) -> None:
+        """The node asks the system for all the descriptors that it may have."""
+        assert self.node.process is not None
+        limits = Path(f"/proc/{self.node.process.pid}/limits").read_text()
+        soft, hard = limits.partition("Max open files")[2].split()[:2]
+        self.assertEqual(min(int(hard), 65536), min(int(soft), 65536))
+
     def test_slow_streams(self) -> None:
         """Hundreds of connections that dribble do not keep others from being served."""
         slow = [self.tcp() for _ in range(300)]
