@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.testing import AccumulatingProtocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -15,7 +17,7 @@ from p2psip.errors import (
     RequestTimeout,
     UnknownKind,
 )
-from p2psip.ids import NodeId
+from p2psip.ids import NodeId, ResourceId, offset
 from p2psip.interfaces import (
     IApplicationConnection,
     IConnectionTable,
@@ -31,7 +33,15 @@ from p2psip.node.values import StorageTimes
 from p2psip.testing import EPOCH, World
 from p2psip.usages.certificate import CertificateUsageFactory
 from p2psip.wire.header import NodeDestination, ResourceDestination
-from p2psip.wire.methods import NumResources, PingReq, ProbeReq, ResponsibleSet, Uptime
+from p2psip.wire.methods import (
+    AttachReqAns,
+    JoinReq,
+    NumResources,
+    PingReq,
+    ProbeReq,
+    ResponsibleSet,
+    Uptime,
+)
 from p2psip.wire.storage import DataValue, DictionaryEntry
 
 ALICE = "alice@example.org"
@@ -121,16 +131,51 @@ class OneNodeTests(SynchronousTestCase):
         self.assertEqual([call.func for call in world.clock.getDelayedCalls()], [])
 
 
+class JoiningTests(SynchronousTestCase):
+    def test_by_a_bootstrap_node(self) -> None:
+        """A link to a bootstrap node, an Attach over it to the Resource-ID after one's own, whose answer comes back
+        that way, and a Join to whoever answered. [6940-6.1.2-10, 6940-11.4-1, 6940-11.4-3, 6940-11.4-4]
+        """
+        world = World(8)
+        founder = world.nodes[0]
+        newcomer = world.add(world.credentials("newcomer@nodes.example.org", NodeId(offset(founder.node_id, 1 << 64))))
+        request, linked, asked = newcomer.messaging.request, list[object](), list[tuple[object, object]]()
+
+        def recording(destination_list: Any, body: Any, *arguments: Any) -> Any:
+            asked.append((tuple(destination_list), body))
+            linked.append(newcomer.table.connected())
+            return request(destination_list, body, *arguments)
+
+        newcomer.messaging.request = recording  # type: ignore[method-assign]
+        newcomer.attachments._request = recording
+        world.until(lambda: newcomer.joined)
+        ring = sorted(node.node_id for node in world.nodes)
+        after = ring[(ring.index(newcomer.node_id) + 1) % len(ring)]
+        self.assertNotEqual(after, founder.node_id)
+        first = next(i for i, (_, body) in enumerate(asked) if isinstance(body, AttachReqAns))
+        self.assertEqual(linked[: first + 1], [[founder.node_id]] * (first + 1))
+        bootstrap = NodeDestination(node_id=founder.node_id)
+        target = ResourceDestination(resource_id=ResourceId(offset(newcomer.node_id, 1)))
+        self.assertEqual(asked[first][0], (bootstrap, target))
+        self.assertEqual(
+            [destinations for destinations, body in asked if isinstance(body, JoinReq)],
+            [(NodeDestination(node_id=after),)],
+        )
+
+
 class ThreeNodesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = World(3)
 
     def test_store_and_fetch(self) -> None:
-        """What one stores every other finds, and two others hold copies."""
+        """What one stores every other finds, signed, and two others hold copies. [6940-13.5.1-1]"""
         store(self.world, self.world.nodes[0], b"hello")
         self.world.run(1)
         self.assertEqual([fetch(self.world, node) for node in self.world.nodes], [[b"hello"]] * 3)
         self.assertEqual([node.storage.values for node in self.world.nodes], [1, 1, 1])
+        (found,) = self.world.result(self.world.nodes[1].overlay.fetch(ALICE.encode(), SIP_REGISTRATION))
+        self.assertEqual(found.signer.identity.user_name, ALICE)
+        self.assertEqual(found.signer.node_id, self.world.nodes[0].node_id)
 
     def test_several_devices(self) -> None:
         """Each node writes its own key of the dictionary, and one key can be asked for."""

@@ -49,6 +49,19 @@ class TransactionTests(SynchronousTestCase):
         self.assertEqual(len(self.transactions), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_transaction_ids(self) -> None:
+        """Random in all of their 64 bits. [6940-6.3.2-11]"""
+        transactions = Transactions(self.clock, Random(2), self.counted.append)
+        for _ in range(200):
+            transactions.begin(self.transmit, lambda signer: True, 3.0)
+        ids = [transaction_id for _, transaction_id in self.sent]
+        self.assertEqual(len(set(ids)), 200)
+        for bit in range(64):
+            self.assertTrue(60 < sum(one >> bit & 1 for one in ids) < 140, bit)
+        other = Transactions(self.clock, Random(3), self.counted.append)
+        other.begin(self.transmit, lambda signer: True, 3.0)
+        self.assertNotIn(self.sent[-1][1], ids)
+
     def test_answer(self) -> None:
         """An answer ends the retransmissions and is timed."""
         answered = self.begin()
