@@ -160,10 +160,19 @@ class AuthorityService:
             self.publish(bad_nodes=bad)
 
     def announce(self) -> None:
-        """See that the document names this node's enrollment server."""
-        servers = self.configuration.enrollment_servers
-        if self.url not in servers:
-            self.publish(enrollment_servers=(*servers, self.url))
+        """See that the document names this node's enrollment server, and this node to bootstrap from.
+
+        Whoever enrolls here must be able to join though the founder is gone.
+        """
+        servers, bootstrap_nodes = self.configuration.enrollment_servers, self.configuration.bootstrap_nodes
+        port = self._service.options["reload-port"]
+        own = [(address, port) for address in self._service.advertised]
+        missing = [place for place in own if place not in bootstrap_nodes]
+        if self.url not in servers or missing:
+            self.publish(
+                enrollment_servers=tuple(dict.fromkeys((*servers, self.url))),
+                bootstrap_nodes=(*bootstrap_nodes, *missing),
+            )
 
     def _prolong(self) -> None:
         """Publish the document anew when less than a third of its life is left."""

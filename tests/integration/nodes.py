@@ -40,18 +40,26 @@ class NodeProcess:
         self.state = directory / name
         self.log: list[str] = []
         self.process: subprocess.Popen[str] | None = None
+        self.environment: dict[str, str] = {}
+        self.prefix: Sequence[str] = ()
+        """What the command line begins with, such as ``ip netns exec NAME``."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._scratch = directory
 
     def start(self, *options: str) -> None:
         """Start `twistd -n p2psip` with this node's address and state, and `options`."""
         command = [
-            str(BIN / "twistd"), "-n", "--pidfile=", "p2psip", "--overlay", self.overlay,
+            *self.prefix, str(BIN / "twistd"), "-n", "--pidfile=", "p2psip", "--overlay", self.overlay,
             "--state", str(self.state), "--bind", self.address, "--no-discovery", *options,
         ]  # fmt: skip
         self._lines = queue.Queue()
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self._scratch
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self._scratch,
+            env={**os.environ, **self.environment},
         )
         threading.Thread(target=self._read, args=(self.process, self._lines), daemon=True).start()
 

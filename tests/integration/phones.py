@@ -150,8 +150,13 @@ class Softphone:
         self._log = (self.directory / "log").open("wb")
         _tone(self.directory / "tone.wav")
         (self.directory / "config").write_text(
-            _CONFIG.format(address=address, sip=self._sip_port, control=self._control_port, path=self.directory,
-                           transport=transport)  # fmt: skip
+            _CONFIG.format(
+                address=address,
+                sip=self._sip_port,
+                control=self._control_port,
+                path=self.directory,
+                transport=transport,
+            )
         )
         (self.directory / "accounts").write_text(
             # Without "outbound": it would send redirected calls there again.  The server's address does for the domain.
