@@ -15,7 +15,7 @@ from .output import date, print_json, print_table
 
 @click.group()
 def authority() -> None:
-    """The overlay's certification authority, accounts and configuration."""
+    """The authority: who may join, and what the configuration is."""
 
 
 def _passphrase(file: Path | None, confirm: bool) -> str:
@@ -54,7 +54,10 @@ def authority_export(node: NodeConnection, file: Path, passphrase_file: Path | N
 @_passphrase_option
 @with_node
 def authority_import(node: NodeConnection, file: BinaryIO, passphrase_file: Path | None) -> None:
-    """Give the running node the authority that FILE holds: it enrolls nodes and users from now on."""
+    """Give the running node the authority out of FILE.
+
+    It enrolls nodes and users from now on; so do all others that have the authority.
+    """
     body = {
         "archive": base64.b64encode(file.read()).decode(),
         "passphrase": _passphrase(passphrase_file, False),
@@ -92,6 +95,9 @@ def authority_expel(node: NodeConnection, name: str) -> None:
 @click.argument("file", type=click.File("rb"))
 @with_node
 def authority_publish(node: NodeConnection, file: BinaryIO) -> None:
-    """Sign the configuration document in FILE with the next sequence number and send it to every node."""
+    """Sign a configuration document and send it to every node.
+
+    FILE is the overlay.xml in use, out of a state directory, with your changes. It gets the next sequence number.
+    """
     answer = node.ask("POST", "/authority/publish", {"document": file.read().decode("utf-8")})
     click.echo(f"configuration {answer['sequence']} is published")

@@ -17,9 +17,14 @@ MAXIMUM = 1 << 20
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--node-id-length", default=16, show_default=True, type=click.IntRange(16, 20))
+@click.option(
+    "--node-id-length", default=16, show_default=True, type=click.IntRange(16, 20), help="Bytes of a Node-ID."
+)
 def decode(file: BinaryIO, node_id_length: int) -> None:
-    """Print the RELOAD message or frame in FILE (hex or binary; - for standard input) as JSON."""
+    """Print a RELOAD message or frame as JSON.
+
+    FILE (- or nothing for standard input) holds it in hex or binary. No node is needed.
+    """
     content = file.read(MAXIMUM + 1)
     if len(content) > MAXIMUM:
         raise click.ClickException(f"a message has at most {MAXIMUM} bytes")

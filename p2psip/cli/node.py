@@ -53,7 +53,10 @@ def _milliseconds(value: float | None) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
 def lookup(node: NodeConnection, aor: str, as_json: bool) -> None:
-    """Find where AOR (alice, alice@example.org or sip:alice@example.org) is registered."""
+    """Find where a user is registered.
+
+    AOR is alice, alice@example.org or sip:alice@example.org.
+    """
     answer = node.ask("GET", "/lookup", aor=aor)
     if as_json:
         print_json(answer)
@@ -72,9 +75,10 @@ def lookup(node: NodeConnection, aor: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
 def ping(node: NodeConnection, target: str | None, count: int, as_json: bool) -> None:
-    """Send a RELOAD Ping to TARGET: a Node-ID or a name (the peer responsible for it answers).
+    """Send a RELOAD Ping.
 
-    Without TARGET a random place of the overlay is asked.
+    TARGET is a Node-ID, or a name: then the peer that is responsible for it answers. Without TARGET a random place of
+    the overlay is asked.
     """
     answers: list[dict[str, Any]] = []
     for _ in range(count):
@@ -93,7 +97,10 @@ def ping(node: NodeConnection, target: str | None, count: int, as_json: bool) ->
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
 def fetch(node: NodeConnection, name: str, kind: str, key: str | None, as_json: bool) -> None:
-    """Fetch what is stored under the Resource Name NAME (text, or hex: followed by hex digits)."""
+    """Fetch what is stored under a Resource Name.
+
+    NAME is text, such as alice@example.org, or hex: followed by hex digits, such as a Node-ID.
+    """
     answer = node.ask("POST", "/fetch", {"name": name, "kind": kind, "key": key})
     if as_json:
         print_json(answer)
@@ -106,19 +113,19 @@ def fetch(node: NodeConnection, name: str, kind: str, key: str | None, as_json: 
 
 
 @click.command()
-@click.argument("value")
+@click.argument("value", required=False)
 @click.option("--kind", required=True, help="Kind name or number.")
 @click.option("--name", default=None, help="Resource Name, one that the Kind lets this node write "
               "[default: the node's user name, or its Node-ID, as the Kind wants].")  # fmt: skip
 @click.option("--key", default=None, help="Dictionary key, in hex [default: the Node-ID].")
 @click.option("--index", type=int, default=None, help="Array index [default: append].")
 @click.option("--lifetime", default=3600, show_default=True, help="Seconds that it is kept.")
-@click.option("--remove", is_flag=True, help="Remove what is there instead (VALUE is ignored).")
+@click.option("--remove", is_flag=True, help="Remove what is there; there is no VALUE then.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
 def store(
     node: NodeConnection,
-    value: str,
+    value: str | None,
     kind: str,
     name: str | None,
     key: str | None,
@@ -127,27 +134,35 @@ def store(
     remove: bool,
     as_json: bool,
 ) -> None:
-    """Store VALUE (text, or hex: followed by hex digits) under one of this node's own names."""
+    """Store a value under one of this node's own names.
+
+    VALUE is text, or hex: followed by hex digits.
+    """
+    if value is None and not remove:
+        raise click.UsageError("give either a VALUE or --remove")
     body = {
         "kind": kind,
         "name": name,
         "key": key,
         "index": index,
         "lifetime": lifetime,
-        "value": value,
+        "value": value or "",
         "exists": not remove,
     }
     answer = node.ask("POST", "/store", body)
     if as_json:
         print_json(answer)
     else:
-        click.echo(
-            f"stored; generation {answer['generation']}, copies at {len(answer['replicas'])} more peers"
-        )
+        done, copies = "removed" if remove else "stored", len(answer["replicas"])
+        click.echo(f"{done}; generation {answer['generation']}, copies at {copies} more peers")
 
 
 @click.command()
 @with_node
 def leave(node: NodeConnection) -> None:
-    """Leave the overlay in good order: what the node holds is handed on first; then the node stops."""
+    """Leave the overlay in good order, and stop the node.
+
+    What it stores is handed on first. Started again, it rejoins.
+    """
     node.ask("POST", "/leave", {})
+    click.echo("the node has left and stops")
