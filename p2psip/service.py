@@ -16,13 +16,10 @@ from typing import Any, Final
 from twisted.application.service import Service
 from twisted.internet import asyncioreactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import DNSLookupError
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.names import client as names
-from twisted.names import dns
-from twisted.names.error import DomainError
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -46,12 +43,12 @@ from .security.certificates import certificate_pem, make_request
 from .security.signing import Signer
 from .sip.errors import SIPListenError
 from .startup import (
-    DISCOVERY_SECONDS,
     Discovered,
     Found,
     JoinByDocument,
     JoinByToken,
     StartError,
+    configuration_server,
     decide,
     read_secret,
 )
@@ -244,20 +241,7 @@ class NodeService(Service):
         self.log.info("not enrolled yet: {why}; again in {seconds:.0f} s", why=why, seconds=seconds)
 
     async def _discover(self, overlay: str) -> tuple[str, int] | None:
-        """The SRV record of the overlay's configuration server (RFC 6940 §11.2)."""
-        asked: Deferred[Any] = names.createResolver().lookupService(
-            f"_reload-config._tcp.{overlay}", timeout=(1, 2)
-        )
-        asked.addTimeout(DISCOVERY_SECONDS, self.reactor)
-        try:
-            answers, _, _ = await asked
-        except (DomainError, DNSLookupError, OSError, TimeoutError, CancelledError):
-            return None
-        records = [a.payload for a in answers if a.type == dns.SRV]
-        if not records:
-            return None
-        best = min(records, key=lambda record: (record.priority, -record.weight))
-        return str(best.target), int(best.port)
+        return await configuration_server(overlay, names.createResolver(), self.reactor)
 
     # -- parts -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.names import dns
+from twisted.names.error import DomainError
+
 from .enrollment.tokens import JoinToken, TokenError
 from .state import StateDirectory
 
@@ -75,6 +81,25 @@ def _read(path: str) -> str:
     if not text.strip():
         raise StartError(f"{'standard input' if path == '-' else path} is empty")
     return text.strip()
+
+
+async def configuration_server(overlay: str, resolver: Any, clock: Any) -> tuple[str, int] | None:
+    """Host and port of the configuration server that the DNS names for `overlay` (RFC 6940 §11.2).
+
+    `resolver` is an IResolver.  None where there is no SRV record, or no answer within `DISCOVERY_SECONDS`.
+    """
+    asked: Deferred[Any] = resolver.lookupService(f"_reload-config._tcp.{overlay}", timeout=(1, 2))
+    asked.addTimeout(DISCOVERY_SECONDS, clock)
+    try:
+        answers, _, _ = await asked
+    except (DomainError, DNSLookupError, OSError, defer.TimeoutError, CancelledError):
+        return None
+    # RFC 2782: a target of "." says that there is no such service.
+    records = [a.payload for a in answers if a.type == dns.SRV and str(a.payload.target).strip(".")]
+    if not records:
+        return None
+    best = min(records, key=lambda record: (record.priority, -record.weight))
+    return str(best.target), int(best.port)
 
 
 async def decide(

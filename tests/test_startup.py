@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IResolver
+from twisted.internet.task import Clock
+from twisted.names import dns
+from twisted.names.error import DNSNameError
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from p2psip.enrollment.tokens import JoinToken
 from p2psip.startup import (
@@ -18,6 +24,7 @@ from p2psip.startup import (
     JoinByToken,
     Rejoin,
     StartError,
+    configuration_server,
     decide,
     read_secret,
 )
@@ -26,6 +33,49 @@ from p2psip.state import StateDirectory, write_file
 TOKEN = JoinToken("example.org", ("https://192.0.2.1:8443",), bytes(32), "second", "pw")
 ELSEWHERE = JoinToken("example.com", ("https://192.0.2.1:8443",), bytes(32), "second", "pw")
 DNS = ("config.example.org", 8443)
+
+
+@implementer(IResolver)
+class FakeResolver:
+    """Answers SRV queries with `records`, or fails with an exception, or never."""
+
+    def __init__(self, records: Sequence[dns.Record_SRV] | Exception | None) -> None:
+        self.records = records
+        self.asked: list[str] = []
+
+    def lookupService(self, name: str, timeout: Sequence[int] | None = None) -> Deferred[Any]:
+        self.asked.append(name)
+        if self.records is None:
+            return Deferred()
+        if isinstance(self.records, Exception):
+            return fail(self.records)
+        answers = [dns.RRHeader(name.encode(), dns.SRV, payload=record) for record in self.records]
+        return succeed((answers, [], []))
+
+
+class DiscoveryTests(SynchronousTestCase):
+    def discovered(self, records: Sequence[dns.Record_SRV] | Exception | None, seconds: float = 0) -> Any:
+        clock, resolver = Clock(), FakeResolver(records)
+        found = Deferred.fromCoroutine(configuration_server("example.org", resolver, clock))
+        clock.advance(seconds)
+        self.assertEqual(resolver.asked, ["_reload-config._tcp.example.org"])
+        return self.successResultOf(found)
+
+    def test_best(self) -> None:
+        """The record of the lowest priority, of those the one of the highest weight. [6940-11.2-4]"""
+        records = [
+            dns.Record_SRV(20, 9, 1, b"far.example.org"),
+            dns.Record_SRV(10, 1, 2, b"light.example.org"),
+            dns.Record_SRV(10, 5, 8443, b"near.example.org"),
+        ]
+        self.assertEqual(self.discovered(records), ("near.example.org", 8443))
+
+    def test_none(self) -> None:
+        """No record, one that says that there is no server, no such name, or no answer in time."""
+        self.assertIsNone(self.discovered([]))
+        self.assertIsNone(self.discovered([dns.Record_SRV(0, 0, 0, b".")]))
+        self.assertIsNone(self.discovered(DNSNameError("no such name")))
+        self.assertIsNone(self.discovered(None, 3))
 
 
 class DecideTests(SynchronousTestCase):
