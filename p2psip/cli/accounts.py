@@ -86,7 +86,7 @@ def user_passwd(node: NodeConnection, name: str, password_stdin: bool) -> None:
         password = _line_of_stdin("password")
     else:
         password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
-    node.ask("POST", f"/users/{name}/password", {"password": password})
+    node.ask("POST", "/users/{name}/password", {"password": password}, name=name)
 
 
 @user.command("list")
@@ -109,7 +109,7 @@ def user_list(node: NodeConnection, as_json: bool) -> None:
 @with_node
 def user_remove(node: NodeConnection, name: str) -> None:
     """Remove the account NAME with its devices; registrars forget it within minutes."""
-    node.ask("DELETE", f"/users/{name}")
+    node.ask("DELETE", "/users/{name}", name=name)
 
 
 @user.command("import")
@@ -154,7 +154,8 @@ def device_add(
 ) -> None:
     """Add a phone to USER and print its settings; its password is shown once."""
     password = _line_of_stdin("password") if password_stdin else None
-    settings = node.ask("POST", f"/users/{user_name}/devices", {"name": name, "password": password})
+    body = {"name": name, "password": password}
+    settings = node.ask("POST", "/users/{name}/devices", body, name=user_name)
     if as_json:
         print_json(settings)
     else:
@@ -167,7 +168,7 @@ def device_add(
 @with_node
 def device_list(node: NodeConnection, user_name: str, as_json: bool) -> None:
     """List USER's phones."""
-    devices = node.ask("GET", f"/users/{user_name}/devices")["devices"]
+    devices = node.ask("GET", "/users/{name}/devices", name=user_name)["devices"]
     if as_json:
         print_json(devices)
     else:
@@ -180,7 +181,7 @@ def device_list(node: NodeConnection, user_name: str, as_json: bool) -> None:
 @with_node
 def device_revoke(node: NodeConnection, user_name: str, name: str) -> None:
     """Take the phone NAME away from USER; registrars refuse it within minutes."""
-    node.ask("DELETE", f"/users/{user_name}/devices/{name}")
+    node.ask("DELETE", "/users/{name}/devices/{device}", name=user_name, device=name)
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> int:

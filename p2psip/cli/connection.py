@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import click
 
 from ..options import state_root
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 TIMEOUT = 60.0
+"""Seconds that a node may take to answer."""
 PAGE = 500
+"""Items that are asked for at once of a long list."""
 
 
 class NodeConnection:
@@ -25,13 +29,17 @@ class NodeConnection:
     def __init__(self, state: Path) -> None:
         self.state = state
 
-    def ask(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+    def ask(self, method: str, path: str, body: Any = None, **values: Any) -> Any:
         """The node's answer to one request, as JSON.
 
+        :param path: as the routes have it; what it names, such as ``{name}``, is put in out of `values`, whatever
+            characters that has.  The other values that are not None make the query.
         :raises click.ClickException: no node runs there, or it answered with an error.
         """
-        query = {name: value for name, value in query.items() if value is not None}
-        url = path + ("?" + urlencode(query) if query else "")
+        query = {name: v for name, v in values.items() if v is not None and f"{{{name}}}" not in path}
+        url = path.format_map({name: quote(str(v), safe="") for name, v in values.items()})
+        if query:
+            url += "?" + urlencode(query)
         connection = _UnixConnection(str(self.state / "control.sock"))
         try:
             content = None if body is None else json.dumps(body)
@@ -51,11 +59,11 @@ class NodeConnection:
             raise click.ClickException(text or f"the node answered with status {response.status}")
         return answer
 
-    def pages(self, path: str, key: str, **query: Any) -> Iterator[Any]:
-        """Every item of a paged list: `key` names the list within each page."""
+    def pages(self, path: str, key: str, **values: Any) -> Iterator[Any]:
+        """Every item of a paged list: `key` names the list within each page, `values` are those of `ask`."""
         offset = 0
         while True:
-            page = self.ask("GET", path, offset=offset, limit=PAGE, **query)
+            page = self.ask("GET", path, offset=offset, limit=PAGE, **values)
             yield from page[key]
             offset += len(page[key])
             if offset >= page["total"] or not page[key]:
@@ -71,17 +79,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         # A socket's path may have 107 bytes at the most; reached by way of its directory it always fits.
-        directory = Path(self._path).parent
-        if len(self._path) > 100:
-            import os
-
-            handle = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-            try:
-                self.sock.connect(f"/proc/self/fd/{handle}/{Path(self._path).name}")
-            finally:
-                os.close(handle)
-        else:
-            self.sock.connect(self._path)
+        directory = os.open(Path(self._path).parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self.sock.connect(f"/proc/self/fd/{directory}/{Path(self._path).name}")
+        finally:
+            os.close(directory)
 
 
 def _state(state: Path | None) -> Path:
@@ -100,7 +102,7 @@ def _state(state: Path | None) -> Path:
     raise click.ClickException(f"there are several overlays; choose one:\n{names}")
 
 
-def with_node(command: F) -> F:
+def with_node(command: Command) -> Command:
     """Give a command the option --state and, as its first argument, the connection to that node."""
 
     def opened(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> NodeConnection:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import errno
+from typing import Any
+
 import click
 
 from .. import __version__
@@ -11,7 +15,23 @@ from .decode import decode
 from .node import fetch, leave, lookup, ping, status, store
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _OneLineErrors(click.Group):
+    """What is wrong with a file is told, by whichever command, in one line as all else is."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UnicodeError as e:
+            raise click.ClickException(f"this is not UTF-8 text: {e}") from e
+        except csv.Error as e:
+            raise click.ClickException(f"the file is not CSV: {e}") from e
+        except OSError as e:
+            if e.errno == errno.EPIPE:  # click ends quietly where nobody reads on
+                raise
+            raise click.ClickException(str(e)) from e
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="p2psip")
 def main() -> None:
     """Operate a P2PSIP overlay: users and phones, nodes, and what is stored.

@@ -1,0 +1,103 @@
+"""``p2psip status``, ``lookup``, ``ping``, ``fetch``, ``store``: what they ask, print and end with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .commands import CommandTestCase
+
+STATUS: dict[str, Any] = {
+    "node_id": "ab" * 16,
+    "overlay": "example.org",
+    "role": "peer",
+    "joined": True,
+    "uptime": 3725.9,
+    "neighbors": {"predecessors": [], "successors": ["cd" * 16]},
+    "fingers": [],
+    "links": [
+        {"node_id": "cd" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6084", "rtt_ms": 1.26},
+        {"node_id": "ef" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6085", "rtt_ms": None},
+    ],
+    "stored": {"resources": 1, "values": 2, "bytes": 3},
+    "registrations": {"total": 4, "page": []},
+    "listeners": ["reload [::1]:6084"],
+    "rejected": {"malformed": 5},
+    "phase": "joined",
+}
+
+
+class StatusTests(CommandTestCase):
+    async def test_for_people(self) -> None:
+        self.answers["GET /status"] = STATUS
+        printed = await self.output("status")
+        for text in (
+            f"example.org: peer {'ab' * 16}, joined, up 1 h 2 min\n",
+            "listening: reload [::1]:6084\n",
+            "predecessors: none\n",
+            "successors: cdcdcdcd\n",
+            "stored: 2 values of 1 resources, 3 bytes\n",
+            "registrations of phones here: 4\n",
+            "1.3 ms",
+            "malformed",
+        ):
+            self.assertIn(text, printed)
+
+    async def test_for_programs(self) -> None:
+        self.answers["GET /status"] = STATUS
+        self.assertEqual(json.loads(await self.output("status", "--json")), STATUS)
+
+    async def test_before_it_has_joined(self) -> None:
+        self.answers["GET /status"] = {**STATUS, "joined": False, "phase": "enrolling", "role": "", "node_id": ""}
+        self.assertIn("enrolling", await self.output("status"))
+
+
+class LookupTests(CommandTestCase):
+    async def test_contacts_where_they_are_known(self) -> None:
+        contact = {"uri": "sip:alice@192.0.2.7", "q": 1.0, "expires": 60}
+        nodes = [{"node_id": "ab", "contacts": [contact]}, {"node_id": "cd", "contacts": None}]
+        self.answers["GET /lookup"] = {"aor": "alice@example.org", "nodes": nodes}
+        self.assertEqual(
+            await self.output("lookup", "alice"),
+            "alice@example.org is registered at node ab\n"
+            "  sip:alice@192.0.2.7 (q=1.0, 60 s left)\n"
+            "alice@example.org is registered at node cd\n",
+        )
+        self.assertEqual(self.calls, [("GET /lookup", {"aor": "alice"})])
+
+    async def test_registered_nowhere(self) -> None:
+        self.answers["GET /lookup"] = {"aor": "alice@example.org", "nodes": []}
+        self.assertEqual(await self.error("lookup", "alice"), "alice@example.org is not registered")
+
+
+class OverlayTests(CommandTestCase):
+    async def test_ping(self) -> None:
+        self.answers["POST /ping"] = {"node_id": "ab", "rtt_ms": 1.234, "hops": 2}
+        self.assertEqual(
+            await self.output("ping", "alice", "--count", "2"), "answer from ab: 1.2 ms, 2 hops\n" * 2
+        )
+        self.assertEqual(self.calls, [("POST /ping", {"target": "alice"})] * 2)
+
+    async def test_fetch(self) -> None:
+        values = [
+            {"key": "0a", "value": "one", "signer": "alice@example.org"},
+            {"index": 3, "value": "two", "signer": "bob@example.org"},
+            {"value": "three", "signer": "carol@example.org"},
+        ]
+        self.answers["POST /fetch"] = {"values": values}
+        self.assertEqual(
+            await self.output("fetch", "alice", "--kind", "SIP-REGISTRATION"),
+            "0a\tone\talice@example.org\n3\ttwo\tbob@example.org\nthree\tcarol@example.org\n",
+        )
+        self.assertEqual(self.calls, [("POST /fetch", {"name": "alice", "kind": "SIP-REGISTRATION", "key": None})])
+
+    async def test_nothing_to_fetch(self) -> None:
+        self.answers["POST /fetch"] = {"values": []}
+        self.assertEqual(await self.error("fetch", "alice", "--kind", "1"), "nothing is stored there")
+
+    async def test_store(self) -> None:
+        self.answers["POST /store"] = {"generation": 4, "replicas": ["ab", "cd"]}
+        printed = await self.output("store", "text", "--kind", "0xf0000001", "--index", "0")
+        self.assertEqual(printed, "stored; generation 4, copies at 2 more peers\n")
+        body = {"kind": "0xf0000001", "name": None, "key": None, "index": 0, "lifetime": 3600}
+        self.assertEqual(self.calls, [("POST /store", {**body, "value": "text", "exists": True})])
