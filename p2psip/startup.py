@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.names import dns
 from twisted.names.error import DomainError
@@ -92,7 +92,7 @@ async def configuration_server(overlay: str, resolver: Any, clock: Any) -> tuple
     asked.addTimeout(DISCOVERY_SECONDS, clock)
     try:
         answers, _, _ = await asked
-    except (DomainError, DNSLookupError, OSError, defer.TimeoutError, CancelledError):
+    except (DomainError, DNSLookupError, OSError, defer.TimeoutError):
         return None
     # RFC 2782: a target of "." says that there is no such service.
     records = [a.payload for a in answers if a.type == dns.SRV and str(a.payload.target).strip(".")]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IResolver
 from twisted.internet.task import Clock
 from twisted.names import dns
@@ -76,6 +76,12 @@ class DiscoveryTests(SynchronousTestCase):
         self.assertIsNone(self.discovered([dns.Record_SRV(0, 0, 0, b".")]))
         self.assertIsNone(self.discovered(DNSNameError("no such name")))
         self.assertIsNone(self.discovered(None, 3))
+
+    def test_cancelled(self) -> None:
+        """Who is stopped meanwhile does not go on, and found an overlay."""
+        found = Deferred.fromCoroutine(configuration_server("example.org", FakeResolver(None), Clock()))
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
 
 
 class DecideTests(SynchronousTestCase):
