@@ -55,7 +55,10 @@ class ConfigurationTests(SynchronousTestCase):
         return self.world.result(self.first.overlay.request(destination, body))  # type: ignore[arg-type]
 
     def test_spreads(self) -> None:
-        """Given to one node it is everywhere within a second, saved by all, and messages go on. [6940-6.5.4.2-4]"""
+        """Given to one node it is everywhere within a second, saved by all, and messages go on. [6940-6.5.4.2-4]
+
+        [6940-11.2-9]
+        """
         store(self.world, self.first, b"hello")
         document = self.world.document(initial_ttl=25)
         self.assertTrue(self.first.updates.offer(document))

@@ -258,7 +258,7 @@ class ElementTests(SynchronousTestCase):
         self.assertEqual(c.overlay_link_protocols, ("X",))
 
     def test_kinds_that_are_none(self) -> None:
-        """[6940-11.1-24, 6940-11.1-26, 6940-11.1-27, 6940-11.1-28, 6940-11.1-31]"""
+        """[6940-11.1-24, 6940-11.1-26, 6940-11.1-27, 6940-11.1-28, 6940-11.1-31, 6940-7.3.4-2]"""
         private = 'id="4026531841"'
         for block in (
             kind(max_count=""),

@@ -28,6 +28,8 @@ reactor: Any = _reactor
 class ServedTestCase(TestCase):
     """`self.authority` served at `self.url`, with the time of this machine."""
 
+    server_class = EnrollmentServer
+
     def setUp(self) -> None:
         self.authority = OverlayAuthority.create(Path(self.mktemp()), OVERLAY, reactor.seconds, hashes=world.HASHES)
         self.addCleanup(self.authority.close)
@@ -36,7 +38,7 @@ class ServedTestCase(TestCase):
         self.server, self.url = self.serve(self.authority)
 
     def serve(self, authority: OverlayAuthority, interface: str = "127.0.0.1") -> tuple[EnrollmentServer, str]:
-        server = EnrollmentServer(authority, self.trust, lambda: self.configuration, reactor, self.in_thread)
+        server = self.server_class(authority, self.trust, lambda: self.configuration, reactor, self.in_thread)
         factory: Any = server.factory(*authority.server_credentials(["127.0.0.1", "::1"]))
         port = reactor.listenTCP(0, factory, interface=interface)
 

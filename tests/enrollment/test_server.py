@@ -23,6 +23,7 @@ from p2psip.enrollment.accounts import NewUser
 from p2psip.enrollment.client import EnrollmentError, Refused, Unavailable, Untrusted, fetch_document
 from p2psip.enrollment.http import MAXIMUM_REQUEST, REQUEST_SECONDS, BoundedSite
 from p2psip.enrollment.limits import Allowance, BoundedConnections, Busy, Slots
+from p2psip.enrollment.server import EnrollmentServer
 from p2psip.enrollment.tls import named_server, pinned_server
 from p2psip.security.certificates import generate_key, make_request
 from p2psip.sip.digest import DigestCredentials
@@ -159,6 +160,45 @@ class ClientTests(ServedTestCase):
         two = self.trust.identify(await client.enroll(csr, token.account, token.password))
         self.assertEqual(one.node_ids, two.node_ids)
         self.assertEqual(one.role, "registrar")
+
+    async def test_form(self) -> None:
+        """The request as it is sent: a POST of a form, by the RFC's names and types, for a certificate.
+
+        [6940-11.3-5, 6940-11.3-6, 6940-11.3-9, 6940-11.3-10, 6940-11.3-11]
+        """
+        seen: dict[str, Any] = {}
+
+        class Recording(EnrollmentServer):
+            async def _enroll(self, request: Any) -> Any:
+                request.content.seek(0)
+                seen.update(method=request.method, accept=request.getHeader("accept"), body=request.content.read())
+                seen["type"] = request.getHeader("content-type")
+                return await super()._enroll(request)
+
+        self.server_class = Recording
+        self.server, self.url = self.serve(self.authority)
+        self.authority.accounts.add(NewUser("alice", password="påss", node_quota=3))
+        csr = make_request(generate_key(), f"alice@{OVERLAY}")
+        await self.client(self.url).enroll(csr, "alice", "påss", 3)
+        self.assertEqual(seen["method"], b"POST")
+        self.assertIn("application/pkix-cert", seen["accept"])
+        kind, _, boundary = seen["type"].partition("; boundary=")
+        self.assertEqual(kind, "multipart/form-data")
+        parts = [part.partition(b"\r\n\r\n") for part in seen["body"].split(b"--" + boundary.encode())[1:-1]]
+        form = {head.partition(b'name="')[2].partition(b'"')[0]: (head, body[:-2]) for head, _, body in parts}
+        self.assertEqual(form[b"username"][1], b"alice")
+        self.assertEqual(form[b"password"][1], "påss".encode())
+        self.assertEqual(form[b"nodeids"][1], b"3")
+        head, body = form[b"csr"]
+        self.assertIn(b"\r\nContent-Type: application/pkcs10", head)
+        self.assertEqual(body, csr)
+
+    async def test_never_in_the_clear(self) -> None:
+        """Without TLS there is no answer. [6940-11.3-3]"""
+        url = f"http://127.0.0.1:{self.port.getHost().port}"
+        for path in "/enroll", "/.well-known/reload-config":
+            out, status = await self.run_tool("curl", "-sS", url + path, "-F", "username=alice", "-F", "password=x")
+            self.assertNotEqual(status, 0, out)
 
     async def test_several_node_ids(self) -> None:
         """[6940-11.3-9]"""
