@@ -144,7 +144,10 @@ class LinkTests(Hostile):
         self.assert_counted("link: handshake", 3)
 
     def test_wrong_certificates(self) -> None:
-        """No certificate, one of another authority, of another overlay, or an expired one is no link's."""
+        """No certificate, one of another authority, of another overlay, or an expired one is no link's.
+
+        [6940-11.3-1]
+        """
         other = make_authority("example.org", generate_key(), time.time(), DAY)
         for member, cause in (
             (None, "link: handshake"),
