@@ -290,7 +290,9 @@ class Chord:
             raise Forbidden("an Update of our own")
         if membership.leaving or membership.stopped:
             return UpdateAns()
-        if not membership.connected(sender):
+        # Nothing tells an old Update from a new one but the link that it comes over: by another's, anybody could
+        # repeat what the sender once told it.
+        if request.previous_hop != sender or not membership.connected(sender):
             self._repair.hint([sender], request.previous_hop)
             return UpdateAns()
         lists = None

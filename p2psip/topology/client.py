@@ -167,7 +167,8 @@ class ChordClient:
         body, sender = request.body, request.signer.node_id
         if not isinstance(body, ChordUpdate):
             raise InvalidMessage("not an Update of CHORD-RELOAD")
-        if not isinstance(body, Neighbors | Full):
+        # By another's link anybody could repeat what the sender told once.
+        if not isinstance(body, Neighbors | Full) or request.previous_hop != sender:
             return UpdateAns()
         me, predecessors = self._membership.me, body.predecessors
         if me in predecessors or me in body.successors:

@@ -404,6 +404,15 @@ class UpdateTests(ChordTestCase):
         self.assertEqual(len({*tried}), 2)
         self.assertLessEqual(len(tried), 6)
 
+    def test_repeated_by_another(self) -> None:
+        """An Update that comes over another's link changes nothing: whoever got it once could repeat it."""
+        first, second, third = self.ring(2, 6, 10)
+        old = Neighbors(uptime=1, predecessors=[node(7)], successors=[node(3)])
+        said = self.spoken([first, second, third], "ABC")
+        first.topology.answer_update(request(old, second.node_id, third.node_id))
+        self.world.clock.advance(5)
+        self.assertEqual([line for line in said if "Attach" in line], [])
+
     def test_loss_in_neighbor_table(self) -> None:
         """After a loss that leaves the range as it was, the Neighbor Table is told. [6940-10.7.1-2]"""
         hosts = self.ring(1, 3, 5, 7, 9, 11, 13, 15)
