@@ -567,3 +567,120 @@ class MessageTests(Hostile):
                 raw = body.encode()
 
 
+
+
+class RelayTests(Hostile):
+    """A hostile member whose messages go through one node to another."""
+
+    other: ClassVar[NodeProcess]
+    other_id: ClassVar[NodeId]
+
+    @classmethod
+    def found(cls) -> None:
+        super().found()
+        assert cls.world is not None
+        cls.other = cls.world.join(cls.node)
+        cls.other_id = NodeId(bytes.fromhex(status(cls.other)["node_id"]))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.before_there = status(self.other)["rejected"]
+        self.there = NodeDestination(node_id=self.other_id)
+
+    def tearDown(self) -> None:
+        with Intruder(self.overlay, self.node, self.honest) as honest:
+            self.assertIsInstance(honest.ask(PingReq(), self.there), PingAns)
+        super().tearDown()
+        self.assertEqual([], [line for line in self.other.log if "Traceback" in line])
+
+    def assert_counted_there(self, cause: str, least: int = 1) -> None:
+        until(
+            lambda: grown(self.before_there, status(self.other)["rejected"]).get(cause, 0) >= least,
+            5,
+            f"{cause!r} at the other node",
+        )
+
+    def test_errors_of_the_other(self) -> None:
+        """What the relay cannot see is refused by the node that it is for; what it can see, by the relay."""
+        with self.intruder() as intruder:
+            extension = UnknownExtension(type=99, critical=True, extension_contents=b"?")
+            answer = intruder.ask(PingReq(), self.there, extensions=(extension,))
+            self.assert_error(answer, ErrorCode.UNKNOWN_EXTENSION)
+            forward = UnknownForwardingOption(type=77, flags=ForwardingFlags.FORWARD_CRITICAL, option=b"x")
+            answer = intruder.ask(PingReq(), self.there, options=(forward,))
+            self.assert_error(answer, ErrorCode.UNSUPPORTED_FORWARDING_OPTION)
+            self.assert_error(intruder.ask(PingReq(), self.there, ttl=0), ErrorCode.TTL_EXCEEDED)
+            back = NodeDestination(node_id=intruder.victim)
+            for circle in ((self.there, back, self.there), (back, self.there, back, self.there)):
+                answer = intruder.ask(PingReq(), destination_list=circle)
+                self.assert_error(answer, ErrorCode.INVALID_MESSAGE)
+            # There and back again without a circle: each of them once.
+            self.assertIsInstance(intruder.ask(PingReq(), destination_list=(self.there, back)), PingAns)
+
+    def test_forged_on_the_way(self) -> None:
+        """A relay does not look at signatures; the node that it is for does."""
+        with self.intruder() as intruder:
+            message = intruder.message(PingReq(), self.there)
+            intruder.silence(message[:-1] + bytes([message[-1] ^ 1]))
+        self.assert_counted_there("unverified: signature")
+
+    def test_grown_too_large(self) -> None:
+        """A message that its Via List makes too large on the way is Message_Too_Large."""
+        most = self.overlay.configuration.max_message_size
+        with self.intruder() as intruder:
+            empty = len(intruder.message(PingReq(), self.there))
+            answer = intruder.ask(PingReq(padding=bytes(most - empty - 4)), self.there)
+            self.assert_error(answer, ErrorCode.MESSAGE_TOO_LARGE)
+
+    def test_false_via_list(self) -> None:
+        """An answer goes along the Via List as it came, and is lost where that leads nowhere."""
+        with self.intruder() as intruder:
+            nobody = NodeDestination(node_id=NodeId(b"n" * 16))
+            # It comes back this far: the next after us would be nobody.
+            self.assertIsInstance(intruder.ask(PingReq(), self.there, via_list=(nobody,)), PingAns)
+            own = NodeDestination(node_id=intruder.victim)
+            via = tuple([own, self.there] * 40)
+            intruder.silence(intruder.message(PingReq(), self.there, via_list=via))
+
+    def test_repeated_for_another(self) -> None:
+        """An Update or Leave of another, repeated, changes nothing at the node it is repeated to."""
+        with self.intruder() as intruder:
+            liar = self.honest.signer
+            update = Full(uptime=1, predecessors=(), successors=(NodeId(b"l" * 16),), fingers=())
+            before = status(self.other)["neighbors"]
+            intruder.ask(update, self.there, signer=liar)
+            leave = LeaveReq(leaving_peer_id=self.honest.node_id)
+            self.assert_error(intruder.ask(leave, self.there, signer=liar), ErrorCode.FORBIDDEN)
+            join = JoinReq(joining_peer_id=self.honest.node_id)
+            self.assert_error(intruder.ask(join, self.there, signer=liar), ErrorCode.FORBIDDEN)
+            self.assertEqual(before, status(self.other)["neighbors"])
+
+    def test_revoked(self) -> None:
+        """A node that the operator revokes loses its links everywhere, and gets no new ones."""
+        token = self.node.p2psip("invite", "gone").stdout.strip()
+        gone = self.world_of().node("gone")
+        gone.start("--join", token)
+        gone.wait_joined()
+        node_id = status(gone)["node_id"]
+        until(lambda: node_id in linked(self.other), 20, "the third is linked")
+        self.node.p2psip("authority", "expel", "gone")
+        until(lambda: node_id not in linked(self.other) and node_id not in linked(self.node), 20, "its links are closed")
+        type(self).overlay = Overlay(self.node)  # with the new document
+        gone.kill()
+        gone.start()
+        until(
+            lambda: self.rejected().get("link: bad-node")
+            or grown(self.before_there, status(self.other)["rejected"]).get("link: bad-node"),
+            10,
+            "it is refused",
+        )
+        gone.kill()
+
+    def world_of(self) -> World:
+        assert self.world is not None
+        return self.world
+
+
+def linked(node: NodeProcess) -> set[str]:
+    """The Node-IDs, in hex, of the nodes with links to `node`."""
+    return {link["node_id"] for link in status(node)["links"]}
