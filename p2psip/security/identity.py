@@ -99,7 +99,11 @@ class Identity:
 
         :raises CertificateError: the certificate is not of the form that RFC 6940 §11.3 demands.
         """
-        certificate = load_certificate(der)
+        return cls.of_loaded(load_certificate(der), der, overlay, node_id_length)
+
+    @classmethod
+    def of_loaded(cls, certificate: x509.Certificate, der: bytes, overlay: str, node_id_length: int = 16) -> Self:
+        """The same of `der`, from which `load_certificate` has made `certificate`."""
         try:
             return cls._read(certificate, der, overlay, node_id_length)
         except MALFORMED as error:

@@ -133,7 +133,8 @@ class Trust:
         return verified.identity
 
     def _verify(self, der: bytes, intermediates: Sequence[bytes]) -> _Verified:
-        identity = Identity.from_certificate(der, self.overlay, self.node_id_length)
+        certificate = load_certificate(der)
+        identity = Identity.of_loaded(certificate, der, self.overlay, self.node_id_length)
         for node_id in identity.node_ids:
             if node_id in self._bad_nodes:
                 raise CertificateError("bad-node", f"Node-ID {node_id.hex()} was revoked")
@@ -142,7 +143,6 @@ class Trust:
             raise CertificateError("expired", "the certificate has expired")
         if now < identity.not_before:
             raise CertificateError("not-yet-valid", "the certificate is not valid yet")
-        certificate = load_certificate(der)
         if self._self_signed and certificate.issuer == certificate.subject:
             self._check_self_signed(certificate, identity)
             return _Verified(identity, identity.not_before, identity.not_after)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ANY_SEQUENCE = 65535
 """The configuration_sequence that lets a ConfigUpdate be accepted whatever the receiver has (RFC 6940 §6.3.2.1)."""
 
+# RFC 6940 s6.3.2.3: "the RESPONSE_COPY, FORWARD_CRITICAL, and DESTINATION_CRITICAL flags MUST be cleared."
+_CLEARED = ForwardingFlags.FORWARD_CRITICAL | ForwardingFlags.DESTINATION_CRITICAL | ForwardingFlags.RESPONSE_COPY
+
 _REQUEST_CODES = {cls: code for code, cls in BODIES.items() if is_request(code)}
 
 
@@ -110,12 +113,8 @@ def compose(
 
 def copied_options(request: ForwardingHeader) -> list[ForwardingOption]:
     """The forwarding options that the answer to `request` repeats (RFC 6940 §6.3.2.3)."""
-    # s6.3.2.3: "the RESPONSE_COPY, FORWARD_CRITICAL, and DESTINATION_CRITICAL flags MUST be cleared."
-    critical = (
-        ForwardingFlags.FORWARD_CRITICAL | ForwardingFlags.DESTINATION_CRITICAL | ForwardingFlags.RESPONSE_COPY
-    )
     return [
-        option.replace(flags=option.flags & ~critical)
+        option.replace(flags=option.flags & ~_CLEARED)
         for option in request.options
         if option.flags & ForwardingFlags.RESPONSE_COPY
     ]
