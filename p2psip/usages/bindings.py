@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from ..ids import NodeId
 from ..interfaces import IApplicationConnection, IOverlay
+from ..security.identity import Identity
 from ..sip.edge import SIPEdge
 from ..sip.errors import SIPFailure, TransportFailure
 from ..sip.interfaces import Contact, IServerRequest, ITransactionUser, Source
@@ -57,13 +58,13 @@ class _Queries:
 
     def __init__(self, bindings: Bindings, connection: IApplicationConnection) -> None:
         self._bindings = bindings
-        self._may_ask = connection.identity.role == "registrar"
+        self._identity = connection.identity
         self._node_id = connection.node_id
 
     def request_received(self, incoming: IServerRequest) -> None:
         """Answer a binding query; refuse everything else."""
         try:
-            if not self._may_ask:
+            if not self._bindings.may_ask(self._identity):
                 raise SIPFailure(403)
             response = self._bindings.answer(self._node_id, incoming.request)
         except SIPFailure as failure:
@@ -90,6 +91,11 @@ class Bindings:
     def accept(self, connection: IApplicationConnection) -> None:
         """Another node connected for SIP: speak it, in both directions."""
         self._start(connection)
+
+    def may_ask(self, identity: Identity) -> bool:
+        """Whether a node is a registrar, and was not thrown out of the overlay since it connected."""
+        bad_nodes = self._overlay.configuration.bad_nodes
+        return identity.role == "registrar" and bad_nodes.isdisjoint(identity.node_ids)
 
     def answer(self, node_id: NodeId, request: Request) -> Response:
         """The response to the binding query of another registrar; raises SIPFailure."""

@@ -351,6 +351,17 @@ class SIPUsageTests(SynchronousTestCase):
             self.result(self.here.usage.contacts_at(self.there.node.node_id, ALICE))
         self.assertEqual(403, refused.exception.status)
 
+    def test_revoked_registrar(self) -> None:
+        """Nor does a registrar that was thrown out of the overlay, over a connection that it had. [6940-11.1-19]"""
+        self.there.bind(ALICE, "sip:alice@192.0.2.7")
+        asker = self.here.node
+        self.assertTrue(self.result(self.here.usage.contacts_at(self.there.node.node_id, ALICE)))
+        document = self.world.document(bad_nodes=frozenset([asker.node_id]))
+        self.there.node.updates.offer(document)
+        with self.assertRaises(SIPFailure) as refused:
+            self.result(self.here.usage.contacts_at(self.there.node.node_id, ALICE))
+        self.assertEqual(403, refused.exception.status)
+
     def test_too_many_questions(self) -> None:
         """One node's binding queries are limited."""
         bindings = self.there.usage._bindings
