@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
@@ -20,6 +21,7 @@ from .enrollment.server import EnrollmentServer
 from .ids import NodeId
 from .joining import ENROLL
 from .running import Running
+from .sip.uri import bracketed
 from .startup import StartError
 
 DAY: Final = 86400.0
@@ -74,7 +76,7 @@ class AuthorityService:
     def urls(self) -> Sequence[str]:
         """The base URLs of this node's configuration and enrollment server."""
         port = self._service.options["enrollment-port"]
-        return [f"https://{_bracketed(address)}:{port}" for address in self._service.advertised]
+        return [f"https://{bracketed(address)}:{port}" for address in self._service.advertised]
 
     @property
     def url(self) -> str:
@@ -111,9 +113,7 @@ class AuthorityService:
         if self._prolonging.running:
             self._prolonging.stop()
         for port in self._ports:
-            stopping: Any = port.stopListening()
-            if stopping is not None:
-                await stopping
+            await maybeDeferred(port.stopListening)
         self._ports = []
         self.authority.close()
 
@@ -181,5 +181,7 @@ class AuthorityService:
             self.publish(expiration=float(int(time.time() + YEAR)))
 
 
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+class Administered(Running, Protocol):
+    """A running node, with the authority where it holds that."""
+
+    authority: AuthorityService | None

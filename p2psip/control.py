@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -23,6 +23,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 MAXIMUM_BODY = 64 << 20
 """Bytes of a request; an exported authority is the largest."""
 LARGEST_PAGE = 1000
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class ControlError(Exception):
@@ -43,33 +44,47 @@ class Call:
         self.content = body
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A text out of the body or the query.
+        """A text out of the body or the query; a JSON null is as good as missing.
 
         :raises ControlError: it is missing and has no default, or is no text.
         """
-        value = self.body.get(name, self.query.get(name))
+        value = self._value(name)
         if value is None:
             value = default
-        if not isinstance(value, str):
+        if value is None:
             raise ControlError(f"{name} is missing", 400)
+        # JSON can name half of a surrogate pair, which is no character.
+        if not isinstance(value, str) or _HALF.search(value):
+            raise ControlError(f"{name} is not a text", 400)
         return value
 
     def optional(self, name: str) -> str | None:
-        """A text that may be missing."""
-        value = self.body.get(name, self.query.get(name))
-        return value if isinstance(value, str) and value else None
+        """A text that may be missing or empty.
+
+        :raises ControlError: it is no text.
+        """
+        return self.text(name, "") or None
 
     def number(self, name: str, default: int | None = None) -> int:
-        """A whole number out of the body or the query."""
-        value = self.body.get(name, self.query.get(name, default))
+        """A whole number out of the body or the query.
+
+        :raises ControlError: it is missing and has no default, or is no number from 0 to 2**32 - 1.
+        """
+        value = self._value(name)
         try:
-            return int(value)
-        except (TypeError, ValueError):
+            number = int(default if value is None else value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
             raise ControlError(f"{name} is not a number", 400) from None
+        if not 0 <= number < 1 << 32:
+            raise ControlError(f"{name} is out of range", 400)
+        return number
+
+    def _value(self, name: str) -> Any:
+        return self.body.get(name, self.query.get(name))
 
     def page(self) -> tuple[int, int]:
         """Offset and limit of a page."""
-        return max(0, self.number("offset", 0)), min(max(1, self.number("limit", 100)), LARGEST_PAGE)
+        return self.number("offset", 0), min(max(1, self.number("limit", 100)), LARGEST_PAGE)
 
 
 Route = Callable[[Call], Awaitable[Any]]
@@ -108,7 +123,7 @@ class ControlServer:
         """Serve no more."""
         if self._port is not None:
             port, self._port = self._port, None
-            await _done(port.stopListening())
+            await maybeDeferred(port.stopListening)
             os.close(self._directory)
 
     async def answer(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
@@ -163,8 +178,3 @@ class _Root(Resource):
             lambda failure: self._server.log.failure("a control answer could not be written", failure)
         )
         return NOT_DONE_YET
-
-
-async def _done(result: object) -> None:
-    if isinstance(result, Deferred):
-        await result

@@ -1,32 +1,26 @@
-"""What ``p2psip`` may ask of the running node (``docs/architecture``: the control socket)."""
+"""What ``p2psip`` may ask of every running node, whoever it belongs to."""
 
 from __future__ import annotations
 
-import base64
-import time
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from twisted.internet.defer import DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 
-from .authority import AuthorityService
+from .authority import Administered
 from .config.document import ConfigurationError
 from .config.kinds import REGISTERED_BY_NAME, Kind
-from .config.parse import parse
 from .control import Call, ControlError, Route
-from .enrollment.accounts import NewUser
-from .enrollment.archive import export_authority
 from .enrollment.authority import AuthorityError
 from .enrollment.database import AccountError
 from .errors import LinkError, NotJoined, RELOADError
 from .ids import NodeId
 from .node import Node
 from .phones import contact_json
-from .running import Running
 from .sip.errors import SIPFailure
+from .sip.interfaces import Contact
 from .usages.sip import SIPUsage
 from .wire.codes import LAST_INDEX, DataModel
 from .wire.errors import EncodeError
@@ -47,14 +41,8 @@ EXPECTED: Final = (
 """What may go wrong without being a bug: told to the operator in one line."""
 
 
-class Administered(Running, Protocol):
-    """A running node, with the authority where it holds that."""
-
-    authority: AuthorityService | None
-
-
 class Operator:
-    """The requests of the operator of one node."""
+    """The requests of who operates one node."""
 
     def __init__(self, service: Administered) -> None:
         self._service = service
@@ -69,20 +57,6 @@ class Operator:
             ("POST", "/fetch"): self.fetch,
             ("POST", "/store"): self.store,
             ("POST", "/leave"): self.leave,
-            ("GET", "/users"): self.list_users,
-            ("POST", "/users"): self.add_user,
-            ("POST", "/users/import"): self.import_users,
-            ("DELETE", "/users/{name}"): self.remove_user,
-            ("POST", "/users/{name}/password"): self.set_password,
-            ("GET", "/users/{name}/devices"): self.list_devices,
-            ("POST", "/users/{name}/devices"): self.add_device,
-            ("DELETE", "/users/{name}/devices/{device}"): self.revoke_device,
-            ("POST", "/invitations"): self.invite,
-            ("POST", "/authority/export"): self.export_authority,
-            ("POST", "/authority/import"): self.import_authority,
-            ("POST", "/authority/publish"): self.publish,
-            ("POST", "/authority/expel"): self.expel,
-            ("GET", "/authority/log"): self.audit_log,
         }
 
     # -- the node ------------------------------------------------------------------------------------------
@@ -175,9 +149,9 @@ class Operator:
         else:
             name = target.encode() if target is not None else node.random.randbytes(16)
             destination = ResourceDestination(resource_id=node.topology.resource_id(name))
-        start = time.perf_counter()
+        start = self._service.reactor.seconds()
         answer = await node.messaging.request([destination], PingReq(padding=b""))
-        elapsed = time.perf_counter() - start
+        elapsed = self._service.reactor.seconds() - start
         return {
             "node_id": answer.signer.node_id.hex(),
             "rtt_ms": round(1000 * elapsed, 3),
@@ -203,8 +177,7 @@ class Operator:
             key = _bytes_of("hex:" + call.text("key")) if call.optional("key") else node.node_id
             entry = DictionaryEntry(key=key, value=value)
         elif kind.data_model == DataModel.ARRAY:
-            index = call.number("index", LAST_INDEX) if call.body.get("index") is not None else LAST_INDEX
-            entry = ArrayEntry(index=index, value=value)
+            entry = ArrayEntry(index=call.number("index", LAST_INDEX), value=value)
         name = call.optional("name")
         resource_name = _bytes_of(name) if name else self._own_name(node, kind)
         stored = await node.overlay.store(resource_name, kind.kind_id, [entry], call.number("lifetime", 3600))
@@ -230,168 +203,13 @@ class Operator:
             raise ControlError(f"the overlay has no Kind {text}; it has {known}", 400)
         return kinds[kind_id]
 
-    # -- users and nodes -------------------------------------------------------------------------------------
-
-    @property
-    def _authority(self) -> AuthorityService:
-        if self._service.authority is None:
-            raise ControlError(
-                "this node does not hold the authority of the overlay: ask the node that founded it, "
-                "or one that imported the authority"
-            )
-        return self._service.authority
-
-    def _settings(self, name: str, device: str, password: str) -> Mapping[str, Any]:
-        """What a person types into a phone."""
-        service = self._service
-        port = "" if service.options["sip-port"] == 5060 else f":{service.options['sip-port']}"
-        servers = [f"[{a}]{port}" if ":" in a else f"{a}{port}" for a in service.advertised]
-        return {
-            "aor": f"{name}@{service.overlay}",
-            "servers": servers,
-            "domain": service.overlay,
-            "user": name,
-            "device": device,
-            "password": password,
-        }
-
-    async def add_user(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip user add`."""
-        user = NewUser(
-            name=call.text("name"),
-            device=call.text("device", "phone"),
-            device_password=call.optional("device_password"),
-            password=call.optional("password"),
-            node_quota=call.number("nodes", 0),
-        )
-        password = await self._service.in_thread(self._authority.authority.accounts.add, user)
-        return self._settings(user.name, user.device, password)
-
-    async def import_users(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip user import`."""
-        if not isinstance(call.content, list) or not all(isinstance(e, dict) for e in call.content):
-            raise ControlError("a list of accounts is wanted", 400)
-        users = [
-            NewUser(name=str(entry.get("name", "")), device_password=entry.get("password") or None)
-            for entry in call.content
-        ]
-        results = await self._service.in_thread(self._authority.authority.accounts.add_many, users)
-        return {
-            "results": [
-                {"name": user.name, "error": str(result)}
-                if isinstance(result, AccountError)
-                else {"name": user.name, "password": result}
-                for user, result in zip(users, results, strict=True)
-            ]
-        }
-
-    async def list_users(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip user list`."""
-        accounts = self._authority.authority.accounts
-        total, page = await self._service.in_thread(accounts.page, *call.page())
-        users = [
-            {"name": a.name, "devices": list(a.devices), "nodes": a.node_quota, "created": a.created}
-            for a in page
-        ]
-        return {"total": total, "users": users}
-
-    async def remove_user(self, call: Call) -> None:
-        """`p2psip user remove`."""
-        authority = self._authority
-        gone = await self._service.in_thread(authority.authority.accounts.remove, call.path["name"])
-        authority.expel(gone)
-
-    async def set_password(self, call: Call) -> None:
-        """`p2psip user passwd`."""
-        accounts = self._authority.authority.accounts
-        await self._service.in_thread(accounts.set_password, call.path["name"], call.text("password"))
-
-    async def list_devices(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip device list`."""
-        accounts = self._authority.authority.accounts
-        devices = await self._service.in_thread(accounts.devices, call.path["name"])
-        return {"devices": [{"name": name, "created": created} for name, created in devices]}
-
-    async def add_device(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip device add`."""
-        accounts = self._authority.authority.accounts
-        user = call.path["name"]
-        name, password = await self._service.in_thread(
-            accounts.add_device, user, call.optional("name"), call.optional("password")
-        )
-        return self._settings(user, name, password)
-
-    async def revoke_device(self, call: Call) -> None:
-        """`p2psip device revoke`."""
-        accounts = self._authority.authority.accounts
-        await self._service.in_thread(accounts.revoke_device, call.path["name"], call.path["device"])
-
-    async def invite(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip invite`."""
-        authority = self._authority
-        token = await self._service.in_thread(
-            authority.authority.invite,
-            call.text("name"),
-            call.text("role", "registrar"),
-            float(call.number("expires", 3600)),
-            authority.urls,
-        )
-        return {"token": token.encode()}
-
-    # -- the authority -------------------------------------------------------------------------------------
-
-    async def export_authority(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip authority export`."""
-        archive = await self._service.in_thread(
-            export_authority, self._authority.authority, call.text("passphrase")
-        )
-        return {"overlay": self._service.overlay, "archive": base64.b64encode(archive).decode()}
-
-    async def import_authority(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip authority import`."""
-        service = self._service
-        if service.authority is not None:
-            raise ControlError("this node holds the authority already")
-        archive = base64.b64decode(call.text("archive"))
-        authority = await service.in_thread(
-            AuthorityService.imported, service, archive, call.text("passphrase")
-        )
-        service.authority = authority
-        await authority.start()
-        authority.announce()
-        return {"overlay": service.overlay, "url": authority.url}
-
-    async def expel(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip authority expel`."""
-        authority = self._authority
-        name = call.text("name")
-        user_name = name if "@" in name else f"{name}@nodes.{self._service.overlay}"
-        gone = await self._service.in_thread(authority.authority.nodes.revoke, user_name)
-        authority.expel(gone)
-        return {"node_ids": [node_id.hex() for node_id in gone]}
-
-    async def publish(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip authority publish`."""
-        wanted = parse(call.text("document").encode(), self._service.overlay)
-        # What has no part in comparing two documents is how one was written and signed: that is made anew.
-        settings = {f.name for f in fields(wanted) if f.compare} - {"instance_name", "sequence"}
-        changes = {name: getattr(wanted, name) for name in settings}
-        return {"sequence": self._authority.publish(**changes)}
-
-    async def audit_log(self, call: Call) -> Mapping[str, Any]:
-        """`p2psip authority log`."""
-        database = self._authority.authority.database
-        return {
-            "log": await self._service.in_thread(database.audit_log, min(1000, call.number("limit", 100)))
-        }
-
 
 def _unanswered(failure: Failure) -> None:
     """No contacts, for whatever reason another node has not to answer."""
     failure.trap(RELOADError, LinkError, SIPFailure, DeferredTimeout)
 
 
-def _contacts(contacts: Any) -> list[Mapping[str, Any]] | None:
+def _contacts(contacts: Sequence[Contact] | None) -> list[Mapping[str, Any]] | None:
     return None if contacts is None else [contact_json(contact) for contact in contacts]
 
 

@@ -24,6 +24,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from .administration import Administrator
 from .authority import AuthorityService
 from .config.accept import accept_first
 from .config.document import ConfigurationError
@@ -117,7 +118,7 @@ class NodeService(Service):
         self.phones: Phones | None = None
         self.authority: AuthorityService | None = None
         self.credentials: Credentials | None = None
-        self._control = ControlServer(Operator(self).routes(), EXPECTED)
+        self._control = ControlServer({**Operator(self).routes(), **Administrator(self).routes()}, EXPECTED)
         self._storage: SQLiteStorage | None = None
         self._running: Deferred[None] | None = None
         self._renewing = LoopingCall(self._renew)

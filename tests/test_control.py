@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,44 @@ def server() -> ControlServer:
         },
         (Expected,),
     )
+
+
+class CallTests(SynchronousTestCase):
+    """What a route finds in a call."""
+
+    def call(self, body: object = None, **query: str) -> Call:
+        return Call({}, query, body)
+
+    def refusal(self, ask: Callable[..., object], *arguments: object) -> str:
+        error = self.assertRaises(ControlError, ask, *arguments)
+        self.assertEqual(error.status, 400)
+        return str(error)
+
+    def test_texts(self) -> None:
+        """The body goes before the query; null is as good as missing."""
+        call = self.call({"a": "body", "b": None, "c": ""}, a="query", d="query")
+        self.assertEqual([call.text("a"), call.text("d"), call.text("b", "default")], ["body", "query", "default"])
+        self.assertEqual([call.optional(name) for name in "abcde"], ["body", None, None, "query", None])
+        self.assertEqual(self.refusal(call.text, "b"), "b is missing")
+
+    def test_what_is_no_text(self) -> None:
+        for value in (1, True, [], {}, "half of a pair: \ud83d"):
+            call = self.call({"a": value})
+            for ask in (call.text, call.optional):
+                self.assertEqual(self.refusal(ask, "a"), "a is not a text", value)
+
+    def test_numbers(self) -> None:
+        call = self.call({"a": 5, "b": None}, c="6")
+        self.assertEqual([call.number("a"), call.number("b", 7), call.number("c")], [5, 7, 6])
+        for value in ("many", None, [], float("inf"), float("nan")):
+            self.assertEqual(self.refusal(self.call({"a": value}).number, "a"), "a is not a number", value)
+        for number in (1 << 32, -1, 1 << 64):
+            self.assertEqual(self.refusal(self.call({"a": number}).number, "a"), "a is out of range")
+
+    def test_pages_are_bounded(self) -> None:
+        self.assertEqual(self.call().page(), (0, 100))
+        self.assertEqual(self.call(limit="0").page(), (0, 1))
+        self.assertEqual(self.call(offset="5", limit="100000").page(), (5, 1000))
 
 
 class AnswerTests(SynchronousTestCase):

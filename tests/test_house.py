@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 import p2psip
 
 HOUSE = """
-    service options startup joining ports logs phones running authority control routes cli | testing | plugins
-                                                       # only service and cli import a reactor
+    service cli | testing | plugins                    # only service and cli import a reactor
+    administration routes authority phones joining startup running control options ports logs
     usages | enrollment
     node | sip
     storage.replication | topology | transport | links

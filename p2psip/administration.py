@@ -1,0 +1,203 @@
+"""What ``p2psip`` may ask of a node that holds the authority: users, nodes, and the authority itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from .authority import Administered, AuthorityService
+from .config.parse import parse
+from .control import Call, ControlError, Route
+from .enrollment.accounts import NewUser
+from .enrollment.archive import export_authority
+from .enrollment.database import AccountError
+from .sip.uri import bracketed
+from .startup import StartError
+
+
+class Administrator:
+    """The requests of who administers the overlay."""
+
+    def __init__(self, service: Administered) -> None:
+        self._service = service
+
+    def routes(self) -> Mapping[tuple[str, str], Route]:
+        """Every request, for a `ControlServer`."""
+        return {
+            ("GET", "/users"): self.list_users,
+            ("POST", "/users"): self.add_user,
+            ("POST", "/users/import"): self.import_users,
+            ("DELETE", "/users/{name}"): self.remove_user,
+            ("POST", "/users/{name}/password"): self.set_password,
+            ("GET", "/users/{name}/devices"): self.list_devices,
+            ("POST", "/users/{name}/devices"): self.add_device,
+            ("DELETE", "/users/{name}/devices/{device}"): self.revoke_device,
+            ("POST", "/invitations"): self.invite,
+            ("POST", "/authority/export"): self.export_authority,
+            ("POST", "/authority/import"): self.import_authority,
+            ("POST", "/authority/publish"): self.publish,
+            ("POST", "/authority/expel"): self.expel,
+            ("GET", "/authority/log"): self.audit_log,
+        }
+
+    @property
+    def _authority(self) -> AuthorityService:
+        if self._service.authority is None:
+            raise ControlError(
+                "this node does not hold the authority of the overlay: ask the node that founded it, "
+                "or one that imported the authority"
+            )
+        return self._service.authority
+
+    def _settings(self, name: str, device: str, password: str) -> Mapping[str, Any]:
+        """What a person types into a phone."""
+        service = self._service
+        sip_port = service.options["sip-port"]
+        port = "" if sip_port == 5060 else f":{sip_port}"
+        servers = [bracketed(address) + port for address in service.advertised]
+        return {
+            "aor": f"{name}@{service.overlay}",
+            "servers": servers,
+            "domain": service.overlay,
+            "user": name,
+            "device": device,
+            "password": password,
+        }
+
+    # -- users and nodes -------------------------------------------------------------------------------------
+
+    async def add_user(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip user add`."""
+        user = NewUser(
+            name=call.text("name"),
+            device=call.text("device", "phone"),
+            device_password=call.optional("device_password"),
+            password=call.optional("password"),
+            node_quota=call.number("nodes", 0),
+        )
+        password = await self._service.in_thread(self._authority.authority.accounts.add, user)
+        return self._settings(user.name, user.device, password)
+
+    async def import_users(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip user import`."""
+        if not isinstance(call.content, list) or not all(isinstance(e, dict) for e in call.content):
+            raise ControlError("a list of accounts is wanted", 400)
+        entries = [Call({}, {}, entry) for entry in call.content]
+        users = [NewUser(name=e.text("name"), device_password=e.optional("password")) for e in entries]
+        results = await self._service.in_thread(self._authority.authority.accounts.add_many, users)
+        return {
+            "results": [
+                {"name": user.name, "error": str(result)}
+                if isinstance(result, AccountError)
+                else {"name": user.name, "password": result}
+                for user, result in zip(users, results, strict=True)
+            ]
+        }
+
+    async def list_users(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip user list`."""
+        accounts = self._authority.authority.accounts
+        total, page = await self._service.in_thread(accounts.page, *call.page())
+        users = [
+            {"name": a.name, "devices": list(a.devices), "nodes": a.node_quota, "created": a.created}
+            for a in page
+        ]
+        return {"total": total, "users": users}
+
+    async def remove_user(self, call: Call) -> None:
+        """`p2psip user remove`."""
+        authority = self._authority
+        gone = await self._service.in_thread(authority.authority.accounts.remove, call.path["name"])
+        authority.expel(gone)
+
+    async def set_password(self, call: Call) -> None:
+        """`p2psip user passwd`."""
+        accounts = self._authority.authority.accounts
+        await self._service.in_thread(accounts.set_password, call.path["name"], call.text("password"))
+
+    async def list_devices(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip device list`."""
+        accounts = self._authority.authority.accounts
+        devices = await self._service.in_thread(accounts.devices, call.path["name"])
+        return {"devices": [{"name": name, "created": created} for name, created in devices]}
+
+    async def add_device(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip device add`."""
+        accounts = self._authority.authority.accounts
+        user = call.path["name"]
+        name, password = await self._service.in_thread(
+            accounts.add_device, user, call.optional("name"), call.optional("password")
+        )
+        return self._settings(user, name, password)
+
+    async def revoke_device(self, call: Call) -> None:
+        """`p2psip device revoke`."""
+        accounts = self._authority.authority.accounts
+        await self._service.in_thread(accounts.revoke_device, call.path["name"], call.path["device"])
+
+    async def invite(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip invite`."""
+        authority = self._authority
+        token = await self._service.in_thread(
+            authority.authority.invite,
+            call.text("name"),
+            call.text("role", "registrar"),
+            float(call.number("expires", 3600)),
+            authority.urls,
+        )
+        return {"token": token.encode()}
+
+    # -- the authority itself ------------------------------------------------------------------------------
+
+    async def export_authority(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority export`."""
+        archive = await self._service.in_thread(
+            export_authority, self._authority.authority, call.text("passphrase")
+        )
+        return {"overlay": self._service.overlay, "archive": base64.b64encode(archive).decode()}
+
+    async def import_authority(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority import`."""
+        service = self._service
+        if service.authority is not None:
+            raise ControlError("this node holds the authority already")
+        if service.node is None:
+            raise ControlError(f"the node is {service.phase}, not in the overlay yet")
+        try:
+            archive = base64.b64decode(call.text("archive"), validate=True)
+        except ValueError:
+            raise ControlError("archive is not base64", 400) from None
+        authority = await service.in_thread(AuthorityService.imported, service, archive, call.text("passphrase"))
+        try:
+            await authority.start()
+        except StartError as e:
+            await authority.stop()
+            raise ControlError(f"the authority is here now, but serves only after a restart: {e}") from e
+        service.authority = authority
+        authority.announce()
+        return {"overlay": service.overlay, "url": authority.url}
+
+    async def expel(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority expel`."""
+        authority = self._authority
+        name = call.text("name")
+        user_name = name if "@" in name else f"{name}@nodes.{self._service.overlay}"
+        gone = await self._service.in_thread(authority.authority.nodes.revoke, user_name)
+        authority.expel(gone)
+        return {"node_ids": [node_id.hex() for node_id in gone]}
+
+    async def publish(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority publish`."""
+        wanted = parse(call.text("document").encode(), self._service.overlay)
+        # What has no part in comparing two documents is how one was written and signed: that is made anew.
+        settings = {f.name for f in fields(wanted) if f.compare} - {"instance_name", "sequence"}
+        changes = {name: getattr(wanted, name) for name in settings}
+        return {"sequence": self._authority.publish(**changes)}
+
+    async def audit_log(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority log`."""
+        database = self._authority.authority.database
+        _, limit = call.page()
+        return {"log": await self._service.in_thread(database.audit_log, limit)}
