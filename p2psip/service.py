@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import SystemRandom
 from typing import Any, Final
@@ -86,13 +86,21 @@ def makeService(options: Options) -> NodeService:
     state = StateDirectory(options["state"])
     _allow_descriptors()
     try:
-        state.prepare()
+        state.prepare(_future_owner(options.parent or {}))
         require_free_ports(options, enrollment=state.has_authority or not state.has_credentials)
     except (StateError, StartError) as e:
         raise SystemExit(f"p2psip: {e}") from None
     from twisted.internet import reactor
 
     return NodeService(options, state, reactor)
+
+
+def _future_owner(twistd: Mapping[str, Any]) -> tuple[int, int] | None:
+    """User and group that twistd's --uid and --gid will make of root; None where all stays as it is."""
+    uid, gid = twistd.get("uid"), twistd.get("gid")
+    if os.geteuid() != 0 or (uid is None and gid is None):
+        return None
+    return (os.geteuid() if uid is None else uid), (os.getegid() if gid is None else gid)
 
 
 def _allow_descriptors() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,27 @@ class StateDirectory:
         """Whether the overlay's authority lies here."""
         return (self.authority / "ca.key").exists()
 
-    def prepare(self) -> None:
+    def prepare(self, owner: tuple[int, int] | None = None) -> None:
         """Make the directory where it is missing, for its owner alone, and lock it until the process ends.
 
+        :param owner: user and group that root is about to become: whose the directory is, and what is in it.
         :raises StateError: it cannot be made, or another process uses it.
         """
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if owner is not None:
+                    os.chown(self.path, *owner)
+        except OSError as e:
+            raise StateError(f"cannot use the state directory {self.path}: {e.strerror}") from e
+        with _acting_as(owner):
+            self._take()
+
+    def _take(self) -> None:
+        try:
             handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # SQLite makes its files as the umask has it, and the directory may be older than this node.
+            self.data.touch(mode=0o600)
         except OSError as e:
             raise StateError(f"cannot use the state directory {self.path}: {e.strerror}") from e
         try:
@@ -87,8 +101,6 @@ class StateDirectory:
             os.close(handle)
             raise StateError(f"the state directory {self.path} is in use by another node (--state)") from e
         self._lock = handle
-        # SQLite makes its files as the umask has it, and the directory may be older than this node.
-        self.data.touch(mode=0o600)
 
     def release(self) -> None:
         """Let another process use the directory."""
@@ -106,6 +118,22 @@ class StateDirectory:
     def write_json(self, path: Path, value: Mapping[str, Any] | list[Any]) -> None:
         """Replace a file by `value` as JSON."""
         write_file(path, json.dumps(value, indent=1).encode() + b"\n")
+
+
+@contextmanager
+def _acting_as(owner: tuple[int, int] | None) -> Iterator[None]:
+    """Make files as `owner` does, who may not open what is only root's by links that lie in its directory."""
+    if owner is None:
+        yield
+        return
+    uid, gid = os.geteuid(), os.getegid()
+    os.setegid(owner[1])
+    os.seteuid(owner[0])
+    try:
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -82,6 +85,20 @@ class WriteFileTests(SynchronousTestCase):
             self.assertEqual(reader.read(), b"old")
         self.assertEqual(path.read_bytes(), b"new")
         self.assertEqual(os.listdir(path.parent), ["file"])
+
+    def test_owner(self) -> None:
+        """What root prepares for the user that it becomes is that user's, also below a directory of root's."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root makes files for others")
+        parent = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, parent)
+        parent.chmod(0o755)
+        state = StateDirectory(parent / "state")
+        state.prepare((65534, 65534))
+        self.addCleanup(state.release)
+        for path in (state.path, state.path / "lock", state.data):
+            self.assertEqual((path.stat().st_uid, path.stat().st_gid), (65534, 65534), path)
+        self.assertEqual((os.geteuid(), os.getegid()), (0, 0))
 
     def test_modes(self) -> None:
         path = Path(self.mktemp()) / "file"
