@@ -187,7 +187,7 @@ def enrollment_client(
         else named_server(name, roots, credentials.identity.certificate, credentials.key)
     )
     urls = [url.removesuffix(ENROLL) for url in configuration.enrollment_servers]
-    return EnrollmentClient(reactor, urls, server)
+    return EnrollmentClient(reactor, urls, server, configuration.enrollment_servers)
 
 
 def _accepted(document: bytes, overlay: str) -> Configuration:

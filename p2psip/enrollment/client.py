@@ -105,10 +105,14 @@ class EnrollmentClient:
     :param reactor: IReactorTime, IReactorTCP and IReactorPluggableNameResolver.
     :param urls: base URLs, 'https://192.0.2.1:8443', in the order of preference.
     :param server: whom to believe at the other end, and the client certificate to show.
+    :param enrollment_urls: where to enroll, as a configuration document says; else at ``/enroll`` of each of `urls`.
     """
 
-    def __init__(self, reactor: Any, urls: Sequence[str], server: TrustedServer) -> None:
+    def __init__(
+        self, reactor: Any, urls: Sequence[str], server: TrustedServer, enrollment_urls: Sequence[str] = ()
+    ) -> None:
         self.urls = tuple(url.rstrip("/") for url in urls)
+        self._enrollment_urls = tuple(enrollment_urls) or tuple(url + "/enroll" for url in self.urls)
         self._exchange = _Exchange(reactor, server)
 
     def close(self) -> Deferred[None]:
@@ -127,7 +131,7 @@ class EnrollmentClient:
         fields = {"username": username, "password": password}
         if node_ids > 1:
             fields["nodeids"] = str(node_ids)
-        return await self._ask("POST", "/enroll", fields, csr)
+        return await self._first("POST", self._enrollment_urls, fields, csr)
 
     async def renew(self, csr: bytes) -> bytes:
         """A new certificate (DER) for the same key, with the name and Node-IDs of the certificate shown."""
@@ -163,10 +167,16 @@ class EnrollmentClient:
             raise EnrollmentError("the enrollment server's revocations make no sense") from e
 
     async def _ask(self, method: str, path: str, fields: Mapping[str, str] | None = None, csr: bytes = b"") -> bytes:
+        return await self._first(method, [url + path for url in self.urls], fields, csr)
+
+    async def _first(
+        self, method: str, urls: Sequence[str], fields: Mapping[str, str] | None, csr: bytes
+    ) -> bytes:
+        """What the first of `urls` that works answers."""
         failures: list[EnrollmentError] = []
-        for url in self.urls:
+        for url in urls:
             try:
-                return await self._exchange.ask(method, url + path, fields, csr)
+                return await self._exchange.ask(method, url, fields, csr)
             except (Unavailable, Untrusted) as e:
                 failures.append(e)
         if not failures:

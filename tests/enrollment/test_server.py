@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from p2psip.config.accept import accept_first
 from p2psip.enrollment import client as client_module
 from p2psip.enrollment.accounts import NewUser
 from p2psip.enrollment.client import EnrollmentError, Refused, Unavailable, Untrusted, fetch_document
-from p2psip.enrollment.http import MAXIMUM_REQUEST, REQUEST_SECONDS, BoundedSite
+from p2psip.enrollment.http import MAXIMUM_REQUEST, REQUEST_SECONDS, AsynchronousLeaf, BoundedSite
 from p2psip.enrollment.limits import Allowance, BoundedConnections, Busy, Slots
 from p2psip.enrollment.server import EnrollmentServer
 from p2psip.enrollment.tls import named_server, pinned_server
+from p2psip.joining import enrollment_client
 from p2psip.security.certificates import generate_key, make_request
 from p2psip.sip.digest import DigestCredentials
 
@@ -139,8 +141,6 @@ class CurlTests(ServedTestCase):
 
     async def test_confidential_document(self) -> None:
         """Shown to members only. [RFC 6940 §14.16]"""
-        from dataclasses import replace
-
         self.configuration = replace(self.configuration, shared_secret="s3cret")
         code, _, _ = await self.curl("URL/.well-known/reload-config")
         self.assertEqual(code, 403)
@@ -192,6 +192,24 @@ class ClientTests(ServedTestCase):
         head, body = form[b"csr"]
         self.assertIn(b"\r\nContent-Type: application/pkcs10", head)
         self.assertEqual(body, csr)
+
+    async def test_where_the_document_says(self) -> None:
+        """The enrollment-server element is the URL itself, whatever its path. [6940-11.3-5]"""
+
+        class Other(EnrollmentServer):
+            def _resources(self) -> Resource:
+                root = Resource()
+                root.putChild(b"ca.cgi", AsynchronousLeaf("POST", self._guarded(self._enroll)))
+                return root
+
+        self.server_class = Other
+        _, url = self.serve(self.authority)
+        self.authority.accounts.add(NewUser("alice", password="right", node_quota=1))
+        configuration = replace(self.configuration, enrollment_servers=(url + "/ca.cgi",))
+        client = enrollment_client(reactor, configuration)
+        self.addCleanup(client.close)
+        certificate = await client.enroll(make_request(generate_key(), f"alice@{OVERLAY}"), "alice", "right")
+        self.assertEqual(self.trust.identify(certificate).user_name, f"alice@{OVERLAY}")
 
     async def test_never_in_the_clear(self) -> None:
         """Without TLS there is no answer. [6940-11.3-3]"""
