@@ -151,6 +151,7 @@ class Messaging:
             sending.transmit,
             lambda signed_by: self._believed(destination_list[-1], signed_by),
             self._configuration().overlay_reliability_timer / 1000,
+            request_code(body) + 1,
         )
 
     def _believed(self, target: Destination, signer: SignedBy) -> bool:
@@ -225,6 +226,11 @@ class Messaging:
     def _answered(self, arrived: Arrived) -> None:
         contents, transaction_id = arrived.contents, arrived.header.transaction_id
         configuration = self._configuration()
+        code = contents.message_code
+        if code != MessageCode.ERROR and not self._transactions.answers_with(transaction_id, code):
+            # Whoever asked relies on the body that the method's answer has.
+            self._count("answer of another method")
+            return
         try:
             body = decode_body(contents.message_code, contents.message_body, configuration.context)
         except DecodeError as error:

@@ -48,6 +48,7 @@ class _Transaction:
         "answered",
         "believed",
         "call",
+        "code",
         "id",
         "intermediate_error",
         "interval",
@@ -64,12 +65,14 @@ class _Transaction:
         interval: float,
         started: float,
         cancelled: Callable[[int], object],
+        code: int | None,
     ) -> None:
         self.id = transaction_id
         self.believed = believed
         self.transmit = transmit
         self.interval = interval
         self.started = started
+        self.code = code
         self.answered: Deferred[Answer] = Deferred(self._cancel)
         self.transmissions = 0
         self.call: IDelayedCall | None = None
@@ -104,12 +107,22 @@ class Transactions:
     def __contains__(self, transaction_id: int) -> bool:
         return transaction_id in self._open
 
+    def answers_with(self, transaction_id: int, code: int) -> bool:
+        """Whether an answer with this message_code can be one to that request."""
+        transaction = self._open.get(transaction_id)
+        return transaction is not None and transaction.code in (None, code)
+
     def begin(
-        self, transmit: Callable[[int], None], believed: Callable[[SignedBy], bool], interval: float
+        self,
+        transmit: Callable[[int], None],
+        believed: Callable[[SignedBy], bool],
+        interval: float,
+        code: int | None = None,
     ) -> Deferred[Answer]:
         """Call `transmit` with a fresh transaction ID, at once and every `interval` seconds, until it is answered.
 
         `believed` judges who signed an answer (§6.3.4); the others' answers are dropped and the timer goes on.
+        `code` is the message_code of the answer, see `answers_with`.
         Fails with the RELOADError answered, RequestTimeout, TooManyRequests, or what the first `transmit` raised.
         Cancelling the Deferred ends the retransmissions.
         """
@@ -122,7 +135,7 @@ class Transactions:
         while transaction_id in self._open:
             transaction_id = self._random.getrandbits(64)
         transaction = _Transaction(
-            transaction_id, believed, transmit, interval, self._clock.seconds(), self._forget
+            transaction_id, believed, transmit, interval, self._clock.seconds(), self._forget, code
         )
         self._open[transaction_id] = transaction
         try:

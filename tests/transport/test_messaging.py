@@ -25,7 +25,7 @@ from p2psip.errors import (
 )
 from p2psip.ids import NodeId, ResourceId, wildcard_node_id
 from p2psip.interfaces import IMessaging, Reply, Request
-from p2psip.transport.messages import seal
+from p2psip.transport.messages import compose, seal
 from p2psip.wire.codec import Struct
 from p2psip.wire.codes import MessageCode
 from p2psip.wire.contents import ErrorResponse, UnknownKinds
@@ -91,6 +91,16 @@ class MessagingTests(SynchronousTestCase):
         self.assertEqual(answer.hops, 0)
         self.assertEqual(self.requests[0].signer.node_id, A)
         self.assertEqual(self.requests[0].previous_hop, A)
+
+    def test_answer_of_another_method(self) -> None:
+        """An answer with the body of another method is none; whoever asked never sees it."""
+        asked = self.a.messaging.request(node(B), PingReq())
+        transaction_id = decode_message(self.a_to_b.sent[-1]).header.transaction_id
+        wrong = seal(self.configuration.overlay_hash, transaction_id, MessageCode.JOIN_ANS, JoinAns().encode(), FakeSigner(B))
+        self.a.messaging.receive(B, compose(self.configuration, transaction_id, node(A), wrong))
+        self.assertNoResult(asked)
+        self.assertEqual(self.a.counted["answer of another method"], 1)
+        self.assertEqual(self.answered(asked).body, PingAns(response_id=1, time=1))
 
     def test_two_hops_and_back(self) -> None:
         """Symmetric recursive routing: over B to C, and the answer the same way back. [6940-6.2-1]
