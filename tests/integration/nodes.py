@@ -88,9 +88,9 @@ class NodeProcess:
         """An error that shows the log's end."""
         return NodeFailed(f"{self.name} {what}; its log ends:\n" + "\n".join(self.log[-30:]))
 
-    def wait_joined(self) -> None:
+    def wait_joined(self, seconds: float = JOIN_SECONDS) -> None:
         """Wait until the node says that it serves."""
-        self.wait_for("is part of")
+        self.wait_for("is part of", seconds)
 
     def kill(self) -> None:
         """End the process by SIGKILL."""
@@ -150,10 +150,11 @@ class NodeProcess:
 class World:
     """Nodes that are ended, and whose files are removed, when the test is over."""
 
-    def __init__(self, overlay: str = "example.org") -> None:
+    def __init__(self, overlay: str = "example.org", prefix: Sequence[str] = ()) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="p2psip-test-"))
         self.overlay = overlay
         self.nodes: list[NodeProcess] = []
+        self._command = prefix
         self._phones = 0
         # An own part of 127.0.0.0/8, so that default ports are free whatever else runs on the machine.
         self._prefix = f"127.{random.randint(64, 250)}.{random.randint(1, 250)}"
@@ -164,6 +165,7 @@ class World:
         node = NodeProcess(
             self.directory, name or f"n{number}", address or f"{self._prefix}.{number}", self.overlay
         )
+        node.prefix = self._command
         self.nodes.append(node)
         return node
 
@@ -183,9 +185,9 @@ class World:
             node.wait_joined()
         return nodes
 
-    def sipp(self) -> Sipp:
+    def sipp(self, address: str | None = None) -> Sipp:
         """Phones on an address of their own."""
-        return Sipp(self.address(), self.directory)
+        return Sipp(address or self.address(), self.directory, self._command)
 
     def address(self) -> str:
         """An address for phones that no other phone or node has."""

@@ -34,18 +34,19 @@ def credentials(user: str, password: str) -> str:
 class Sipp:
     """sipp at one address."""
 
-    def __init__(self, address: str, directory: Path) -> None:
+    def __init__(self, address: str, directory: Path, prefix: Sequence[str] = ()) -> None:
         self.address = address
+        self._prefix = prefix
         self._directory = directory
         self._number = 0
 
     def _command(self, scenario: str, transport: str, *options: str) -> tuple[list[str], Path]:
         self._number += 1
-        folder = self._directory / f"sipp-{self.address}-{self._number}"
+        folder = self._directory / f"sipp-{self.address.replace(':', '_')}-{self._number}"
         folder.mkdir()
         media = MEDIA + 4 * random.randrange(5000)
         command = [
-            "sipp", "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", self.address, "-t", transport,
+            *self._prefix, "sipp", "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", self.address, "-t", transport,
             "-mp", str(media), "-nostdin", "-trace_err", "-error_file", str(folder / "errors"), *options,
         ]  # fmt: skip
         return command, folder
@@ -58,6 +59,7 @@ class Sipp:
         transport: str = "u1",
         rate: int = 100,
         seconds: int = 60,
+        port: int = 5060,
     ) -> tuple[int, str]:
         """Run a scenario once for each of `rows` against `server`; the number of failures, and all messages."""
         command, folder = self._command(scenario, transport)
@@ -66,8 +68,8 @@ class Sipp:
         count = str(len(rows))
         limits = ["-m", count, "-l", count, "-r", str(rate), "-timeout", str(seconds), "-timeout_error"]
         command += [
-            f"{server}:5060", "-inf", str(table), *limits, "-max_socket", "2000", "-trace_msg",
-            "-message_file", str(messages),
+            f"[{server}]:{port}" if ":" in server else f"{server}:{port}", "-inf", str(table), *limits, "-max_socket", "2000", "-trace_msg",
+            "-message_file", str(messages), "-auth_uri", "example.org",
             "-trace_stat", "-stf", str(folder / "statistics"), "-fd", "1",
         ]  # fmt: skip
         ended = subprocess.run(
@@ -96,10 +98,11 @@ class Sipp:
         expires: int = 600,
         transport: str = "u1",
         rate: int = 100,
+        server_port: int = 5060,
     ) -> int:
         """Register `users` (name and password), all with contacts at `port`; how many failed."""
         rows = [(name, credentials(name, password), str(port), str(expires)) for name, password in users]
-        return self.run("register", server, rows, transport, rate)[0]
+        return self.run("register", server, rows, transport, rate, port=server_port)[0]
 
     def callee(self, port: int, calls: int, transport: str = "u1") -> subprocess.Popen[bytes]:
         """A sipp that takes `calls` calls at `port`."""
