@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import p2psip
+from p2psip.administration import Administrator
+from p2psip.routes import Operator
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -31,3 +34,9 @@ class DocumentationTests(SynchronousTestCase):
         self.assertIn(DOCS / "protocol-map.rst", pages)
         unknown = {page.name: unknown_modules(page.read_text(), root) for page in pages}
         self.assertEqual({page: names for page, names in unknown.items() if names}, {})
+
+    def test_every_request_of_the_control_socket_is_told(self) -> None:
+        text = (DOCS / "architecture" / "service.rst").read_text()
+        service: Any = None
+        requests = {**Operator(service).routes(), **Administrator(service).routes()}
+        self.assertEqual([r for r in map(" ".join, requests) if f"``{r}" not in text], [])
