@@ -15,7 +15,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
 
 def signature_rates(seconds: float = 0.5) -> dict[str, float]:
-    """P-256 signatures made and verified per second by one core, over 500 bytes."""
+    """P-256 signatures, over 500 bytes, made and verified in a second of one core's time."""
     key = generate_private_key(SECP256R1())
     public, algorithm, data = key.public_key(), ECDSA(SHA256()), bytes(500)
     signature = key.sign(data, algorithm)
@@ -26,13 +26,13 @@ def signature_rates(seconds: float = 0.5) -> dict[str, float]:
 
 
 def _rate(operation: Callable[[], object], seconds: float) -> float:
-    best, start = 0.0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        began = time.perf_counter()
+    # Time of the CPU, so that what else runs on the machine does not make the limit look lower than it is.
+    count, began, end = 0, time.process_time(), time.perf_counter() + seconds
+    while time.perf_counter() < end:
         for _ in range(100):
             operation()
-        best = max(best, 100 / (time.perf_counter() - began))
-    return round(best, 1)
+        count += 100
+    return round(count / (time.process_time() - began), 1)
 
 
 class Echo(Protocol):

@@ -1,5 +1,5 @@
 """
-How many Stores and Fetches go over one link: ``python benchmarks/store.py [--count N] [--storage sqlite|memory]``.
+How many Stores and Fetches go over one link: ``python benchmarks/store.py``.
 
 Two processes, each a node with everything that a node has: a peer that stores, and a client that sends it signed
 Stores of 400-byte values and fetches them again, over TLS, with P-256 keys.  Every message and every value is
@@ -13,7 +13,6 @@ import asyncio
 import base64
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -63,7 +62,6 @@ USERS = 64
 VALUE = bytes(400)
 MESSAGE_BYTES = 1300
 """About what a Store with its certificates takes, for the echo."""
-WINDOWS = (1, 32)
 
 
 class Materials:
@@ -115,10 +113,9 @@ def configuration_of(document: bytes) -> Configuration:
     return accept_first(document, OVERLAY, time.time())
 
 
-def cpu_seconds() -> float:
-    """What this process has used."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def cpu_seconds() -> tuple[float, float]:
+    """What this process has used, and what of it the reactor's thread, which is the one that asks."""
+    return time.process_time(), time.thread_time()
 
 
 # -- The peer's process -----------------------------------------------------------------------------------
@@ -166,7 +163,7 @@ def serve(storage_name: str) -> None:
 
         def asked() -> None:
             if sys.stdin.readline():
-                print(cpu_seconds(), flush=True)
+                print(*cpu_seconds(), flush=True)
             else:
                 asyncio.get_event_loop().remove_reader(sys.stdin.fileno())
                 reactor.stop()  # type: ignore[attr-defined]
@@ -193,12 +190,13 @@ class Load:
         self._signers = signers
         self._peer = peer
 
-    def peer_cpu(self) -> float:
-        """CPU seconds that the peer has used."""
+    def peer_cpu(self) -> tuple[float, float]:
+        """CPU seconds that the peer has used, as `cpu_seconds`."""
         assert self._peer.stdin is not None and self._peer.stdout is not None
         self._peer.stdin.write("cpu\n")
         self._peer.stdin.flush()
-        return float(self._peer.stdout.readline())
+        process, thread = map(float, self._peer.stdout.readline().split())
+        return process, thread
 
     def store(self, number: int) -> Deferred[Any]:
         """One Store."""
@@ -225,10 +223,15 @@ class Load:
         ours, theirs, began = cpu_seconds(), self.peer_cpu(), time.perf_counter()
         await gatherResults([Deferred.fromCoroutine(one_after_another()) for _ in range(window)])
         took = time.perf_counter() - began
+        client, peer = (
+            [round((after - before) / count * 1e6, 1) for before, after in zip(*both, strict=True)]
+            for both in ((ours, cpu_seconds()), (theirs, self.peer_cpu()))
+        )
         return {
             "per_second": round(count / took, 1),
-            "client_cpu_us": round((cpu_seconds() - ours) / count * 1e6, 1),
-            "peer_cpu_us": round((self.peer_cpu() - theirs) / count * 1e6, 1),
+            "client_cpu_us": client[0],
+            "peer_cpu_us": peer[0],
+            "peer_reactor_cpu_us": peer[1],
         }
 
 
@@ -243,7 +246,7 @@ def bounds(rates: dict[str, float]) -> dict[str, dict[str, float]]:
     # client verifies.  A Fetch: request and answer likewise, and the client verifies the value in the answer.
     sides = {"store": (2 * sign + verify, sign + 2 * verify), "fetch": (sign + 2 * verify, sign + verify)}
     return {
-        name: {"1": round(1 / (client + peer), 1), "32": round(1 / max(client, peer), 1)}
+        name: {"one_at_a_time": round(1 / (client + peer), 1), "many": round(1 / max(client, peer), 1)}
         for name, (client, peer) in sides.items()
     }
 
@@ -266,7 +269,7 @@ def free_ports() -> tuple[int, int]:
         return one.getsockname()[1], other.getsockname()[1]
 
 
-async def measure(reactor: Any, peer: subprocess.Popen[str], count: int) -> dict[str, Any]:
+async def measure(reactor: Any, peer: subprocess.Popen[str], count: int, windows: list[int]) -> dict[str, Any]:
     """Everything, in one run."""
     now = time.time()
     materials = Materials(make_authority(OVERLAY, generate_key(), now, 10 * 86400.0), free_ports())
@@ -301,13 +304,16 @@ async def measure(reactor: Any, peer: subprocess.Popen[str], count: int) -> dict
     allowed = bounds(rates)
     result: dict[str, Any] = {"limits": {"signatures_per_second": rates, "signatures_allow": allowed}}
     result["limits"]["tls_echo_per_second"] = {
-        str(window): await echo_rate(reactor, materials.ports[1], window, count) for window in WINDOWS
+        str(window): await echo_rate(reactor, materials.ports[1], window, count) for window in windows
     }
     for name, operation in (("store", load.store), ("fetch", load.fetch)):
         result[name] = {}
-        for window in WINDOWS:
+        for window in windows:
             measured = await load.rate(operation, window, count)
-            measured["of_signatures"] = round(measured["per_second"] / allowed[name][str(window)], 2)
+            limit = allowed[name]["one_at_a_time" if window == 1 else "many"]
+            measured["of_signatures"] = round(measured["per_second"] / limit, 2)
+            costs = (measured["client_cpu_us"], measured["peer_reactor_cpu_us"])
+            measured["of_signatures_by_cpu_time"] = round(1e6 / (sum(costs) if window == 1 else max(costs)) / limit, 2)
             result[name][str(window)] = measured
     result["rejected"] = dict(node.rejected())
     await node.stop()
@@ -317,6 +323,9 @@ async def measure(reactor: Any, peer: subprocess.Popen[str], count: int) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=4000, help="operations of each measurement (default 4000)")
+    parser.add_argument(
+        "--windows", type=int, nargs="+", default=[1, 32], help="how many are under way at a time (default 1 and 32)"
+    )
     parser.add_argument("--storage", choices=("sqlite", "memory"), default="sqlite", help="of the peer")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -330,7 +339,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
 
     async def run(peer: subprocess.Popen[str]) -> None:
-        results.append(await measure(reactor, peer, options.count))
+        results.append(await measure(reactor, peer, options.count, options.windows))
 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
 
