@@ -177,8 +177,12 @@ class AuthorityService:
     def _prolong(self) -> None:
         """Publish the document anew when less than a third of its life is left."""
         expiration = self.configuration.expiration
-        if expiration is not None and expiration - time.time() < YEAR / 3:
+        if expiration is None or expiration - time.time() >= YEAR / 3:
+            return
+        try:
             self.publish(expiration=float(int(time.time() + YEAR)))
+        except Exception:  # noqa: BLE001  (tried again tomorrow, months before the document ends)
+            self.log.failure("the configuration document is not prolonged yet")
 
 
 class Administered(Running, Protocol):

@@ -34,7 +34,8 @@ class Service:
         self.phones: Phones | None = None
         self.credentials: Credentials | None = None
         self.authority: AuthorityService | None = None
-        self.options: dict[str, Any] = {"sip-port": 5060, "enrollment-port": 8443, "key-type": "ec"}
+        ports = {"sip-port": 5060, "reload-port": 6084, "enrollment-port": 8443}
+        self.options: dict[str, Any] = {**ports, "key-type": "ec"}
         self.interfaces: Sequence[str] = ("127.0.0.1",)
         self.advertised: Sequence[str] = ("192.0.2.1", "2001:db8::1")
         self.left = False
