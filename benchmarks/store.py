@@ -49,7 +49,7 @@ from p2psip.security.certificates import (
 from p2psip.security.identity import Identity
 from p2psip.security.signing import Signer
 from p2psip.storage.interfaces import IStorage
-from p2psip.storage.sqlite import SQLiteStorage
+from p2psip.storage.sqlite import GATHER_SECONDS, SQLiteStorage
 from p2psip.storage.store import MemoryStorage
 from p2psip.wire.codes import DataModel
 from p2psip.wire.storage import DataValue
@@ -137,6 +137,7 @@ def serve(storage_name: str) -> None:
                     reactor, reactor.getThreadPool(), function, *arguments  # type: ignore[attr-defined]
                 ),
                 time.time(),
+                run_soon=lambda write: reactor.callLater(GATHER_SECONDS, write),  # type: ignore[attr-defined]
             )
         node = Node(
             configuration_of(base64.b64decode(given["document"])),

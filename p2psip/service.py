@@ -55,7 +55,7 @@ from .startup import (
 )
 from .state import StateDirectory, StateError, write_file
 from .storage.interfaces import StorageError
-from .storage.sqlite import SQLiteStorage
+from .storage.sqlite import GATHER_SECONDS, SQLiteStorage
 from .transport.bootstrap import BootstrapCache, load_places, save_places
 from .usages.sip import SIPUsage
 
@@ -262,7 +262,12 @@ class NodeService(Service):
         )
         own = {(address, self.options["reload-port"]) for address in self.advertised}
         alone = not cache.places and own.issuperset(configuration.bootstrap_nodes)
-        self._storage = SQLiteStorage(str(self.state.data), self.in_thread, time.time())
+        self._storage = SQLiteStorage(
+            str(self.state.data),
+            self.in_thread,
+            time.time(),
+            run_soon=lambda write: self.reactor.callLater(GATHER_SECONDS, write),
+        )
         return Node(
             configuration,
             Signer(credentials.identity, credentials.key),
@@ -301,7 +306,7 @@ class NodeService(Service):
             node.node_id,
             usage,
             registrar_credentials,
-            self.state,
+            self.state.bindings,
             self.reactor,
             node.random,
             self.advertised,

@@ -163,6 +163,23 @@ class SQLiteStorageTests(SynchronousTestCase):
         self.assertEqual(thread.work, [])
         self.successResultOf(storage.durable())
 
+    def test_gathers_before_it_writes(self) -> None:
+        """What is stored until the transaction begins shares it, the first Store of an idle node included."""
+        soon: list[Callable[[], None]] = []
+        thread = LateThread()
+        storage = SQLiteStorage(self.mktemp(), thread, NOW, run_soon=soon.append)
+        self.addCleanup(storage.close)
+        waiting = []
+        for number in 1, 2:
+            put(storage, kept(signed(single())), resource=at(number))
+            waiting.append(storage.durable())
+        self.assertEqual((len(soon), len(thread.work)), (1, 0))
+        soon.pop()()
+        thread.run()
+        for durable in waiting:
+            self.successResultOf(durable)
+        self.assertEqual((soon, thread.work), ([], []))
+
     def test_waits_for_what_is_under_way(self) -> None:
         thread = LateThread()
         storage = self.open(thread)
