@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -263,9 +263,27 @@ def _describe(cause: Exception) -> str:
     return str(cause)
 
 
+class _ImpatientTLS(BufferingTLSTransport):
+    """TLS that an application closes within `CLOSING_TIME`, too: the other end need not agree to the end."""
+
+    _cut: IDelayedCall | None = None
+
+    def loseConnection(self) -> None:
+        """Close in good order."""
+        if self._cut is None and self.connected:
+            self._cut = self.factory._clock.callLater(CLOSING_TIME, self.abortConnection)
+        super().loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is closed."""
+        if self._cut is not None and self._cut.active():
+            self._cut.cancel()
+        super().connectionLost(reason)
+
+
 def wrapped(factory: TLSMemoryBIOFactory, protocol: SecuredConnection) -> TLSMemoryBIOProtocol:
     """`protocol` with TLS below it."""
-    made: TLSMemoryBIOProtocol = factory.protocol(factory, protocol)
+    made: TLSMemoryBIOProtocol = _ImpatientTLS(factory, protocol)
     return made
 
 

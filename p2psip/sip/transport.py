@@ -130,7 +130,7 @@ class SIPStream(StreamProtocol):
         self.message_began: float | None = None
         """Since when a message has been incomplete."""
         self.blocked_since: float | None = None
-        """Since when the other side has not taken what is sent."""
+        """Since when the other side has not taken what is sent, or that it ends."""
 
     @property
     def open(self) -> bool:
@@ -182,6 +182,10 @@ class SIPStream(StreamProtocol):
     def close(self) -> None:
         """Close once what was sent has gone out."""
         self._closed = True
+        if self.blocked_since is None:
+            self.blocked_since = self._owner.now()
+        if IConsumer.providedBy(self.transport):
+            self.transport.unregisterProducer()  # TLS does not end while there is one
         self.transport.loseConnection()
 
     def abort(self) -> None:

@@ -38,6 +38,7 @@ from p2psip.wire.header import (
     with_header,
 )
 from p2psip.wire.message import decode_message
+from p2psip.wire.methods import IceCandidate, IpAddressPort
 
 from .nodes import NodeProcess
 
@@ -78,6 +79,7 @@ class Overlay:
         authority: Authority | None = None,
         overlay: str = "",
         key: PrivateKey | None = None,
+        role: str = "peer",
         ago: float = 0.0,
         lifetime: float = DAY,
     ) -> Member:
@@ -88,12 +90,40 @@ class Overlay:
             overlay=overlay or self.name,
             user_name=user_name,
             node_ids=node_ids or (NodeId(secrets.token_bytes(16)),),
-            role="peer",
+            role=role,
             now=time.time() - ago,
             lifetime=lifetime,
         )
         identity = Identity.from_certificate(certificate, overlay or self.name)
         return Member(key, certificate, Signer(identity, key, identity.node_ids[0]))
+
+
+def _credentials(directory: Path, member: Member) -> Path:
+    """A file with the certificate and key of `member`."""
+    path = directory / f"intruder-{member.node_id.hex()}.pem"
+    path.write_bytes(certificate_pem(member.certificate) + private_key_pem(member.key))
+    return path
+
+
+class Listener:
+    """A TLS server that shows the certificate of `member`: the passive end of an Attach."""
+
+    def __init__(self, directory: Path, member: Member, address: str) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(_credentials(directory, member))
+        self._socket = socket.create_server((address, 0))
+        self._socket.settimeout(SECONDS)
+        host, port = self._socket.getsockname()
+        self.candidates = (IceCandidate(addr_port=IpAddressPort.of(host, port), overlay_link=4),)
+
+    def accept(self) -> ssl.SSLSocket:
+        """The next connection, its handshake done."""
+        plain, _ = self._socket.accept()
+        plain.settimeout(SECONDS)
+        return self._context.wrap_socket(plain, server_side=True)
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def tls_connection(
@@ -104,9 +134,7 @@ def tls_connection(
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if member is not None:
-        credentials = directory / f"intruder-{member.node_id.hex()}.pem"
-        credentials.write_bytes(certificate_pem(member.certificate) + private_key_pem(member.key))
-        context.load_cert_chain(credentials)
+        context.load_cert_chain(_credentials(directory, member))
     plain = socket.create_connection((address, port), seconds)
     try:
         return context.wrap_socket(plain)
@@ -126,7 +154,7 @@ class Intruder:
         self.tls = tls_connection(node.address, 6084, node.state.parent, member)
         self._buffer = b""
         self._sequence = itertools.count()
-        self._transactions = itertools.count(1)
+        self._transactions = itertools.count(secrets.randbits(40))
         self.acknowledges = True
         self.closed = False
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from .hostile import descriptors, resident, tls_connection
+from p2psip.wire.methods import AppAttachAns, AppAttachReq
+
+from .hostile import Listener, Member, descriptors, resident, tls_connection
 from .nodes import until
 from .test_hostile import Hostile as _Hostile
 
@@ -233,6 +235,72 @@ class SIPTests(Quiet):
             for each in slow:
                 each.sendall(request("REGISTER", 1, transport="TCP")[number : number + 1])
         self.assertTrue(self.options())
+
+
+class ApplicationTests(Quiet):
+    """SIP between nodes, over connections that AppAttach makes."""
+
+    def connected(self, member: Member, shown: Member | None = None) -> ssl.SSLSocket:
+        """The connection that the node opens to `member`, where it finds the certificate of `shown`."""
+        listener = Listener(self.node.state.parent, shown or member, "127.0.0.1")
+        self.addCleanup(listener.close)
+        with self.intruder(member) as intruder:
+            body = AppAttachReq(application=5060, role=b"passive", candidates=listener.candidates)
+            self.assertIsInstance(intruder.ask(body), AppAttachAns)
+            connection = listener.accept()
+        self.addCleanup(connection.close)
+        return connection
+
+    def answer(self, connection: ssl.SSLSocket, data: bytes) -> bytes:
+        connection.sendall(data)
+        return connection.recv(65536)
+
+    def query(self, number: int = 1) -> bytes:
+        return request("REGISTER", number, transport="TLS")
+
+    def test_not_a_registrar(self) -> None:
+        """A node that is no registrar learns nothing of anybody's phones."""
+        connection = self.connected(self.overlay.member())
+        self.assertIn(b"SIP/2.0 403", self.answer(connection, self.query()))
+        self.assertIn(b"SIP/2.0 403", self.answer(connection, request("INVITE", 2, transport="TLS")))
+
+    def test_registrar(self) -> None:
+        """A registrar is answered, but may not register anybody; and asks at a bounded rate."""
+        connection = self.connected(self.overlay.member(role="registrar"))
+        self.assertIn(b"SIP/2.0 200", self.answer(connection, self.query()))
+        contact = request("REGISTER", 2, "Contact: <sip:mallory@127.0.0.1>\r\n", "TLS")
+        self.assertIn(b"SIP/2.0 403", self.answer(connection, contact))
+        received = b""
+        connection.sendall(b"".join(self.query(number) for number in range(1000)))
+        while received.count(b"SIP/2.0 ") < 1000:
+            received += connection.recv(65536)
+        self.assertGreater(received.count(b"SIP/2.0 503"), 100)
+
+    def test_another_certificate(self) -> None:
+        """Who answers at the address must be the node that signed the AppAttach."""
+        connection = self.connected(self.overlay.member(), shown=self.overlay.member())
+        try:
+            self.assertEqual(b"", connection.recv(1000))
+        except (ssl.SSLError, ConnectionError):
+            pass
+        self.assert_counted("link: other Node-ID")
+
+    def test_garbage(self) -> None:
+        """What is no SIP ends the connection."""
+        connection = self.connected(self.overlay.member(role="registrar"))
+        connection.sendall(b"\0" * 5000)
+        try:
+            self.assertEqual(b"", connection.recv(1000))
+        except (ssl.SSLError, ConnectionError):
+            pass
+
+    def test_many(self) -> None:
+        """The connections of one node take each other's place."""
+        member = self.overlay.member(role="registrar")
+        before = descriptors(self.node)
+        kept = [self.connected(member) for _ in range(20)]
+        until(lambda: descriptors(self.node) < before + 10, 10, "older ones are closed")
+        self.assertIn(b"SIP/2.0 200", self.answer(kept[-1], self.query()))
 
 
 class EnrollmentTests(Quiet):
