@@ -45,7 +45,6 @@ class Credentials:
     """All that a node needs to join."""
 
     configuration: Configuration
-    document: bytes = field(repr=False)
     key: PrivateKey = field(repr=False)
     identity: Identity
 
@@ -65,7 +64,7 @@ def from_state(state: StateDirectory) -> Credentials:
         )
     except (OSError, ConfigurationError, CertificateError) as e:
         raise StartError(f"the state in {state.path} cannot be used: {e}") from e
-    return Credentials(configuration, document, key, identity)
+    return Credentials(configuration, key, identity)
 
 
 def found(

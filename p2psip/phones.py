@@ -6,6 +6,7 @@ import resource
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -14,27 +15,32 @@ from twisted.logger import Logger
 
 from .enrollment.credentials import RegistrarCredentials
 from .ids import NodeId
+from .links.addresses import address_text
 from .sip.authentication import Authenticator
 from .sip.digest import NonceMint
 from .sip.domain import Domain
 from .sip.edge import SIPEdge
+from .sip.interfaces import Contact
 from .sip.journal import SQLiteJournal
 from .sip.location import Location
 from .sip.redirect import Redirect
 from .sip.registrar import Registrar
 from .sip.server import RedirectingServer
-from .state import StateDirectory
 from .usages.sip import SIPUsage
 
 MOST_STREAMS: Final = 10_000
 """Connections of phones, where the system allows twice as many descriptors."""
 EXPIRY_SECONDS: Final = 1.0
 """How often bindings that have ended are looked for."""
+_REFUSING: Final = frozenset({"malformed", "overloaded"})
+"""Of what the edge counts, the refusals."""
 
 
 class Phones:
     """Serves the phones of one overlay at one node.
 
+    :param bindings: the file with the bindings of the last run; made where there is none.
+    :param advertise: addresses that phones reach this node at.
     :param open_: redirect for anybody, without asking who calls.
     """
 
@@ -46,7 +52,7 @@ class Phones:
         node_id: NodeId,
         usage: SIPUsage,
         credentials: RegistrarCredentials,
-        state: StateDirectory,
+        bindings: Path,
         reactor: Any,
         random: Random,
         advertise: Sequence[str],
@@ -54,7 +60,7 @@ class Phones:
     ) -> None:
         self._reactor = reactor
         self._credentials = credentials
-        self._database = _private_database(state)
+        self._database = _private_database(bindings)
         self.domain = Domain(overlay, advertise)
         self._location = Location()
         # A new key each time: nonces of the last run, whose counts are forgotten, must not be replayed.
@@ -116,7 +122,7 @@ class Phones:
     @property
     def listeners(self) -> list[str]:
         """Where phones are served, for people."""
-        return [f"sip {t.transport} {_place(t.host, t.port)}" for t in self.edge.listening]
+        return [f"sip {t.transport} {address_text(t.host, t.port)}" for t in self.edge.listening]
 
     def registrations(self, offset: int, limit: int) -> Mapping[str, Any]:
         """A page of the AORs with phones registered here."""
@@ -143,19 +149,11 @@ class Phones:
         return found
 
 
-_REFUSING: Final = frozenset({"malformed", "overloaded"})
-
-
-def contact_json(contact: Any) -> Mapping[str, Any]:
+def contact_json(contact: Contact) -> Mapping[str, Any]:
     """A contact as `p2psip` prints it."""
     return {"uri": contact.uri, "q": 1.0 if contact.q is None else contact.q, "expires": contact.expires}
 
 
-def _place(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _private_database(state: StateDirectory) -> sqlite3.Connection:
-    path = state.path / "bindings.sqlite"
+def _private_database(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600)
     return sqlite3.connect(path, isolation_level=None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -11,8 +11,7 @@ from .node import Node
 from .phones import Phones
 from .state import StateDirectory
 
-if TYPE_CHECKING:
-    from .joining import Credentials
+T = TypeVar("T")
 
 
 class Running(Protocol):
@@ -25,7 +24,6 @@ class Running(Protocol):
     """What it is at, for people: starting, founding, enrolling, joining, joined, leaving."""
     node: Node | None
     phones: Phones | None
-    credentials: Credentials | None
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -39,7 +37,7 @@ class Running(Protocol):
     def advertised(self) -> Sequence[str]:
         """The addresses that others reach this node at."""
 
-    def in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
+    def in_thread(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         """Run a blocking function off the reactor's thread."""
 
     def listeners(self) -> list[str]:

@@ -8,10 +8,10 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet import asyncioreactor
@@ -26,10 +26,9 @@ from twisted.python.failure import Failure
 
 from .administration import Administrator
 from .authority import AuthorityService
-from .config.accept import accept_first
 from .config.document import ConfigurationError
 from .control import ControlServer
-from .enrollment.client import renewal_time
+from .enrollment.client import EnrollmentClient, renewal_time
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
 from .joining import Credentials, Enrollment, enrollment_client, found, from_state
@@ -48,6 +47,7 @@ from .startup import (
     Found,
     JoinByDocument,
     JoinByToken,
+    Start,
     StartError,
     configuration_server,
     decide,
@@ -58,6 +58,8 @@ from .storage.interfaces import StorageError
 from .storage.sqlite import GATHER_SECONDS, SQLiteStorage
 from .transport.bootstrap import BootstrapCache, load_places, save_places
 from .usages.sip import SIPUsage
+
+T = TypeVar("T")
 
 ALONE: Final = 30.0
 """Seconds without an answer after which a node that holds the authority founds the overlay anew."""
@@ -156,9 +158,10 @@ class NodeService(Service):
         """The addresses that others reach this node at."""
         return self.options["advertise"] or self.bound or outward_addresses()
 
-    def in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
+    def in_thread(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         """Run a blocking function off the reactor's thread."""
-        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), function, *arguments)
+        done: Deferred[T] = deferToThreadPool(self.reactor, self.reactor.getThreadPool(), function, *arguments)
+        return done
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -213,7 +216,7 @@ class NodeService(Service):
             lambda failure: self.log.failure("the certificate is not renewed any more", failure)
         )
 
-    async def _obtain(self, start: Any) -> Credentials:
+    async def _obtain(self, start: Start) -> Credentials:
         enrollment = Enrollment(self.state, self.reactor, self._waiting)
         if isinstance(start, Found):
             self.phase = "founding"
@@ -293,7 +296,7 @@ class NodeService(Service):
             self.log.info("no SIP server: this node was not invited as a registrar")
             return
         registrar_credentials = RegistrarCredentials(
-            lambda: self._enrollment_client(),
+            self._enrollment_client,
             node.trust,
             credentials.key,
             self.overlay,
@@ -313,7 +316,7 @@ class NodeService(Service):
             bool(self.options["open"]),
         )
 
-    def _enrollment_client(self) -> Any:
+    def _enrollment_client(self) -> EnrollmentClient:
         assert self.node is not None and self.credentials is not None
         return enrollment_client(self.reactor, self.node.configuration, self.credentials)
 
@@ -341,10 +344,11 @@ class NodeService(Service):
         self._end(f"this node has left {self.overlay}, whose new configuration it cannot follow: {why}")
 
     def _save_configuration(self, document: bytes) -> None:
-        write_file(self.state.document, document)
-        if self.credentials is not None:
-            configuration = accept_first(document, self.overlay, time.time())
-            self.credentials = replace(self.credentials, configuration=configuration, document=document)
+        try:
+            write_file(self.state.document, document)
+        except OSError as e:
+            # It is in use all the same; after a restart the neighbors bring it again.
+            self.log.error("the new configuration document is not saved: {error}", error=str(e))
 
     async def _renew(self) -> None:
         """Renew this node's certificate at two thirds of its life, with the same Node-IDs."""
@@ -358,13 +362,13 @@ class NodeService(Service):
         try:
             certificate = await client.renew(make_request(credentials.key, identity.user_name))
             renewed = node.trust.identify(certificate)
+            write_file(self.state.certificate, certificate_pem(certificate), 0o644)
             node.renew(Signer(renewed, credentials.key))
         except Exception as e:  # noqa: BLE001  (asked again within the hour, long before the certificate ends)
             self.log.warn("the certificate is not renewed yet: {error}", error=str(e))
             return
         finally:
             await client.close()
-        write_file(self.state.certificate, certificate_pem(certificate), 0o644)
         self.credentials = replace(credentials, identity=renewed)
         self.log.info("the certificate is renewed")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 class StateError(Exception):
@@ -44,8 +42,13 @@ class StateDirectory:
 
     @property
     def registrar(self) -> Path:
-        """What the SIP registrar knows: users' credentials and their phones' contacts."""
+        """What the SIP registrar was told of users: their credentials, and its certificates for them."""
         return self.path / "registrar.sqlite"
+
+    @property
+    def bindings(self) -> Path:
+        """Where the phones registered here are to be reached."""
+        return self.path / "bindings.sqlite"
 
     @property
     def bootstrap_cache(self) -> Path:
@@ -107,17 +110,6 @@ class StateDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    def read_json(self, path: Path) -> Any:
-        """The JSON in a file; None when it is missing or damaged, which a cache may be."""
-        try:
-            return json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            return None
-
-    def write_json(self, path: Path, value: Mapping[str, Any] | list[Any]) -> None:
-        """Replace a file by `value` as JSON."""
-        write_file(path, json.dumps(value, indent=1).encode() + b"\n")
 
 
 @contextmanager

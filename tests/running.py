@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from p2psip.authority import AuthorityService
 from p2psip.control import ControlServer
-from p2psip.joining import Credentials
 from p2psip.node import Node
 from p2psip.phones import Phones
 from p2psip.routes import EXPECTED
@@ -32,7 +31,6 @@ class Service:
         self.phase = "joining"
         self.node = node
         self.phones: Phones | None = None
-        self.credentials: Credentials | None = None
         self.authority: AuthorityService | None = None
         ports = {"sip-port": 5060, "reload-port": 6084, "enrollment-port": 8443}
         self.options: dict[str, Any] = {**ports, "key-type": "ec"}

@@ -67,14 +67,6 @@ class StateDirectoryTests(SynchronousTestCase):
         write_file(self.state.authority / "ca.key", b"x")
         self.assertTrue(self.state.has_authority)
 
-    def test_json(self) -> None:
-        path = self.state.bootstrap_cache
-        self.assertIsNone(self.state.read_json(path))
-        self.state.write_json(path, [["192.0.2.1", 6084]])
-        self.assertEqual(self.state.read_json(path), [["192.0.2.1", 6084]])
-        write_file(path, b'[["192.')
-        self.assertIsNone(self.state.read_json(path))
-
 
 class WriteFileTests(SynchronousTestCase):
     def test_replaces_as_a_whole(self) -> None:

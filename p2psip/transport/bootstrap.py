@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from ..errors import LinkError
 from ..ids import NodeId
 from ..interfaces import ILink
+from ..state import write_file
 
 Place = tuple[str, int]
 """An address and a port."""
@@ -22,7 +23,9 @@ Place = tuple[str, int]
 CACHED = 10
 """RFC 6940 §11.4: "The suggested number of peers to cache is 10"."""
 AT_ONCE = 3
+"""Bootstrap nodes that are tried at the same time."""
 PATIENCE = 10.0
+"""Seconds that each of them is given."""
 
 
 class BootstrapCache:
@@ -36,6 +39,7 @@ class BootstrapCache:
 
     @property
     def places(self) -> Sequence[Place]:
+        """The cached places, the latest first."""
         return tuple(self._places)
 
     def remember(self, link: ILink) -> None:
@@ -72,10 +76,9 @@ def load_places(path: Path) -> Sequence[Place]:
 
 
 def save_places(path: Path, places: Sequence[Place]) -> None:
-    """Write the file `path` in one step."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps([list(place) for place in places]), encoding="utf-8")
-    os.replace(fresh, path)
+    """Replace the file `path`, or leave it as it is where that cannot be done."""
+    with suppress(OSError):
+        write_file(path, json.dumps(places).encode())
 
 
 class Bootstrap:

@@ -111,3 +111,10 @@ class CacheTests(SynchronousTestCase):
         for spoilt in "{", "5", "[5]", '[["a", "b"]]', '[["a", 70000, 1]]':
             path.write_text(spoilt)
             self.assertEqual(load_places(path), [])
+
+    def test_file_that_cannot_be_written(self) -> None:
+        """A full disk, say, must not keep links from opening."""
+        path = Path(self.mktemp())
+        path.write_text("no directory")
+        save_places(path / "cache", [("127.0.0.1", 6084)])
+        self.assertEqual(path.read_text(), "no directory")
