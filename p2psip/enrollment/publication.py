@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from ..config.accept import publish
 from ..config.defaults import default_configuration
 from ..config.document import Configuration, next_sequence
 from ..config.write import write_document
 from .authority import OverlayAuthority
+
+ENVELOPE: Final = 4096
+"""Bytes of a message beside the document that it carries, and more."""
 
 
 def first_document(
@@ -38,6 +41,8 @@ def first_document(
 def next_document(authority: OverlayAuthority, current: Configuration, **changes: Any) -> bytes:
     """The document after `current`, with `changes` to its attributes.
 
+    max-message-size grows with the document.
+
     :raises p2psip.config.document.ConfigurationError: it could not be used.
     """
     return _published(authority, replace(current, **changes, sequence=next_sequence(current.sequence)))
@@ -45,4 +50,9 @@ def next_document(authority: OverlayAuthority, current: Configuration, **changes
 
 def _published(authority: OverlayAuthority, configuration: Configuration) -> bytes:
     signed = publish(configuration, authority.configuration_signer(), authority.kind_signer())
-    return write_document(signed)
+    document = write_document(signed)
+    # It travels in one ConfigUpdate, to nodes that still go by the document before it.  So there has to be room
+    # for the next one already.
+    if 4 * (len(document) + ENVELOPE) > 3 * configuration.max_message_size:
+        return _published(authority, replace(configuration, max_message_size=2 * configuration.max_message_size))
+    return document

@@ -45,6 +45,19 @@ class PublicationTests(SynchronousTestCase):
         self.assertEqual(second.kinds, self.first.kinds)
         self.assertEqual(second.expiration, self.first.expiration)
 
+    def test_growing(self) -> None:
+        """However many nodes are revoked, each document can be sent to those that have the one before it."""
+        self.assertEqual(self.first.max_message_size, 16384)
+        current = self.first
+        for number in range(20):
+            revoked = [NodeId(bytes([number + 1, each + 1] * 8)) for each in range(50)]
+            document = next_document(self.authority, current, bad_nodes=current.bad_nodes.union(revoked))
+            self.assertLess(len(document) + 4096, current.max_message_size)
+            verifier = Verifier(trust_of(current, lambda: NOW))
+            current = accept_update(document, current, verifier, NOW)
+        self.assertEqual(len(current.bad_nodes), 1000)
+        self.assertEqual(current.max_message_size, 131072)
+
     def test_of_another_authority(self) -> None:
         other = world.make(self.mktemp(), NOW)
         self.addCleanup(other.close)
