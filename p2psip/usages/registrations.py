@@ -10,7 +10,9 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from ..config.domains import admits
 from ..config.kinds import SIP_REGISTRATION
+from ..errors import Forbidden
 from ..ids import NodeId
 from ..interfaces import IOverlay, ISigner
 from ..sip.errors import SIPParseError
@@ -113,6 +115,10 @@ class Registrations:
         return signer
 
     async def _store(self, aor: str, value: DataValue, lifetime: int, signer: ISigner) -> None:
+        kind = self._overlay.configuration.kinds.get(SIP_REGISTRATION)
+        if kind is not None and not admits(kind.domains, aor):
+            # RFC 7904 s3.3: "Before issuing a Store request to the overlay, any Peer SHOULD verify".
+            raise Forbidden("this overlay takes no registrations of that domain")
         entry = DictionaryEntry(key=self._overlay.node_id, value=value)
         await self._overlay.store(aor.encode(), SIP_REGISTRATION, [entry], lifetime, signer=signer)
 

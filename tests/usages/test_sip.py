@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from types import MappingProxyType
 
 from twisted.internet.defer import succeed
 from twisted.plugin import IPlugin
@@ -210,6 +211,14 @@ class SIPUsageTests(SynchronousTestCase):
                 self.assertEqual(1, world.result(stored).generation)
             else:
                 self.assertRaises(Forbidden, world.result, stored)
+
+    def test_restricted_domains_are_not_asked(self) -> None:
+        """The registrar asks for no AOR to be stored that the overlay would refuse. [7904-3.3-1]"""
+        here = self.here
+        kinds = dict(here.node.configuration.kinds)
+        kinds[SIP_REGISTRATION] = replace(kinds[SIP_REGISTRATION], domains=())
+        here.node.configuration = replace(here.node.configuration, kinds=MappingProxyType(kinds))
+        self.failureResultOf(here.usage.register(ALICE, 600), Unavailable)
 
     # -- locating -------------------------------------------------------------------------------------------
 
