@@ -21,7 +21,13 @@ from zope.interface import implementer
 from ..errors import LinkError
 from ..framing import RETENTION
 from ..ids import NodeId
-from ..interfaces import IApplicationConnection, ILink, ILinkHost, ILinkProtocol, ILinkProtocolFactory
+from ..interfaces import (
+    IApplicationConnection,
+    ILink,
+    ILinkHost,
+    ILinkProtocol,
+    ILinkProtocolFactory,
+)
 from ..security.identity import Identity
 from ..wire.codes import OverlayLinkType
 from ..wire.methods import IceCandidate
