@@ -30,10 +30,9 @@ def state_root() -> Path:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 1 <= port <= 65535:
-        raise ValueError(f"{text} is not a port (1 to 65535)")
-    return port
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ValueError(f"{text!r} is not a port (1 to 65535)")
+    return int(text)
 
 
 class NodeOptions(usage.Options):
@@ -53,7 +52,7 @@ class NodeOptions(usage.Options):
         ["sip-port", None, 5060, "Port of the SIP server (UDP and TCP).", _port],
         ["enrollment-port", None, 8443, "Port of the enrollment server (HTTPS), where this node holds the "
                                         "authority.", _port],
-        ["join", None, None, "Join with this token (from `p2psip invite`)."],
+        ["join", None, None, "Join with this token, made by `p2psip invite` on a node that holds the authority."],
         ["join-file", None, None, "Join with the token in this file; - reads standard input."],
         ["config", None, None, "Configuration document, a file or https URL, to enroll with --account."],
         ["account", None, None, "Account to enroll with."],
@@ -63,9 +62,9 @@ class NodeOptions(usage.Options):
     ]  # fmt: skip
 
     optFlags = [
-        ["no-create", None, "Never found an overlay."],
+        ["no-create", None, "Never found an overlay: start only where there is one to join."],
         ["no-discovery", None, "Do not look for the overlay in the DNS."],
-        ["client", None, "Join as a client: use the overlay without serving it."],
+        ["client", None, "Join as a client: use the overlay without storing or forwarding for it."],
         ["no-sip", None, "Run no SIP server."],
         ["open", None, "Redirect calls for anybody, without asking who calls."],
     ]
