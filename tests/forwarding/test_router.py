@@ -306,7 +306,7 @@ class RefusalTests(RouterTestCase):
         self.assertIsInstance(self.receive(answer), Dropped)
 
     def test_fragment_bit(self) -> None:
-        """[6940-6.7-7]"""
+        """[6940-6.7-7] [6940-6.7-9]"""
         self.assertDropped(self.receive(self.message(nodes("B"), fragment=0x40000000)), "fragment bit unset")
 
     def test_ttl_above_initial(self) -> None:
