@@ -23,7 +23,9 @@ MAX_PATTERN: Final = 255
 """Characters of one pattern."""
 
 _SIP: Final = f"{{{SIP_NAMESPACE}}}"
-_NAMES: Final = (_SIP + "domain-restriction", _SIP + "domain-restrictions")
+_LOCAL_NAMES: Final = ("domain-restriction", "domain-restrictions")
+_NAMES: Final = tuple(_SIP + name for name in _LOCAL_NAMES)
+_PATTERN: Final = _SIP + "pattern"
 _ENABLED: Final = {"": False, "false": False, "0": False, "true": True, "1": True}
 _CLASSES: Final = {
     "[:alpha:]": "A-Za-z",
@@ -40,9 +42,12 @@ def read_domains(parent: etree._Element, overlay: str) -> tuple[str, ...] | None
 
     :raises MalformedDocument: a pattern cannot be used, or the element stands there twice.
     """
-    found = [child for child in parent if child.tag in _NAMES]
+    found = [child for child in parent if str(child.tag).rpartition("}")[2] in _LOCAL_NAMES]
     if not found:
         return None
+    # What a prefix stands for may be declared outside of what is signed: a restriction must not vanish that way.
+    if any(child.tag not in _NAMES for child in found) or any(part.tag != _PATTERN for part in found[0]):
+        raise MalformedDocument("domain-restriction", f"it is not of the namespace {SIP_NAMESPACE}")
     if len(found) > 1:
         raise MalformedDocument("domain-restriction", "there are several")
     enabled = _ENABLED.get(str(found[0].get("enable", "")).strip())
@@ -50,7 +55,7 @@ def read_domains(parent: etree._Element, overlay: str) -> tuple[str, ...] | None
         raise MalformedDocument("domain-restriction", "enable is neither true nor false")
     if not enabled:
         return (overlay.lower().replace(".", r"\."),)
-    texts = [str(child.text or "").strip() for child in found[0].findall(_SIP + "pattern")]
+    texts = [str(child.text or "").strip() for child in found[0]]
     if len(texts) > MAX_PATTERNS or any(len(text) > MAX_PATTERN for text in texts):
         raise MalformedDocument("pattern", "too many, or too long")
     for text in texts:

@@ -96,6 +96,9 @@ class DomainTests(SynchronousTestCase):
             element(patterns("a") * 65),
             element("", 'enable="perhaps"'),
             element("") * 2,
+            element(patterns("a")).replace(SIP_NAMESPACE, "urn:example:other"),
+            element("<other/>"),
+            '<domain-restriction enable="true"/>',
         ):
             self.assertRaises(MalformedDocument, domains, restriction)
 
