@@ -32,7 +32,7 @@ MOST_STREAMS: Final = 10_000
 """Connections of phones, where the system allows twice as many descriptors."""
 EXPIRY_SECONDS: Final = 1.0
 """How often bindings that have ended are looked for."""
-_REFUSING: Final = frozenset({"malformed", "overloaded"})
+_REFUSING: Final = ("malformed", "overloaded")
 """Of what the edge counts, the refusals."""
 
 
@@ -134,19 +134,14 @@ class Phones:
         ]
         return {"total": len(aors), "page": page}
 
-    def rejected(self) -> dict[str, int]:
+    def rejected(self) -> Mapping[str, int]:
         """What was refused, by cause."""
-        found: dict[str, int] = {}
-        counters = (
-            ("sip", self.edge.counters, _REFUSING),
-            ("sip", self._authenticator.counters, None),
-            ("sip status", {k: v for k, v in self._server.counters.items() if k[:1] in "456"}, None),
-        )
-        for prefix, counted, names in counters:
-            for cause, count in counted.items():
-                if names is None or cause in names:
-                    found[f"{prefix}: {cause}"] = count
-        return found
+        edge, refused = self.edge.counters, self._authenticator.counters
+        return {
+            **{f"sip: {cause}": edge[cause] for cause in _REFUSING if edge[cause]},
+            **{f"sip: {cause}": count for cause, count in refused.items()},
+            **{f"sip status: {k}": count for k, count in self._server.counters.items() if k[:1] in "456"},
+        }
 
 
 def contact_json(contact: Contact) -> Mapping[str, Any]:

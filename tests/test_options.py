@@ -1,4 +1,4 @@
-"""The options of `twistd p2psip`."""
+"""The command line of a node: what it says by itself, and what is refused before anything runs."""
 
 from __future__ import annotations
 
@@ -8,72 +8,79 @@ from pathlib import Path
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2psip.options import NodeOptions, default_state_directory
+from p2psip.options import NodeOptions, state_root
 
 
 def parsed(*arguments: str) -> NodeOptions:
     options = NodeOptions()
-    options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
+    options.parseOptions(arguments)
     return options
 
 
-class Options(SynchronousTestCase):
-    """What is read, and what is refused."""
-
+class NodeOptionsTests(SynchronousTestCase):
     def refusal(self, *arguments: str) -> str:
         return str(self.assertRaises(UsageError, parsed, *arguments))
 
-    def test_defaults(self) -> None:
-        """Only the overlay has to be named."""
+    def test_the_overlay_is_all_that_must_be_said(self) -> None:
         options = parsed("--overlay", "Example.ORG.")
-        self.assertEqual("example.org", options["overlay"])
-        ports = [options[name] for name in ("reload-port", "sip-port", "enrollment-port")]
-        self.assertEqual([6084, 5060, 8443], ports)
-        self.assertEqual(([], []), (options["bind"], options["advertise"]))
-        self.assertEqual(default_state_directory("example.org"), options["state"])
-
-    def test_state_directory(self) -> None:
-        """The state is where XDG_STATE_HOME says, else where root's or a user's belongs."""
-        self.patch(os, "environ", {"XDG_STATE_HOME": "/somewhere", "HOME": "/home/alice"})
-        self.assertEqual(Path("/somewhere/p2psip/example.org"), default_state_directory("example.org"))
-        del os.environ["XDG_STATE_HOME"]
-        self.patch(os, "geteuid", lambda: 0)
-        self.assertEqual(Path("/var/lib/p2psip/example.org"), default_state_directory("example.org"))
-        self.patch(os, "geteuid", lambda: 1000)
-        self.assertEqual(
-            Path("/home/alice/.local/state/p2psip/example.org"), default_state_directory("example.org")
-        )
-
-    def test_addresses(self) -> None:
-        """Addresses of both families, several of each option; names are none."""
-        options = parsed(
-            "--overlay", "example.org", "--bind", "192.0.2.1", "--bind", "[2001:db8:0::1]", "--advertise", "::1"
-        )
-        self.assertEqual(["192.0.2.1", "2001:db8::1"], options["bind"])
-        self.assertEqual(["::1"], options["advertise"])
-        self.assertIn("--bind 'localhost'", self.refusal("--overlay", "example.org", "--bind", "localhost"))
-
-    def test_overlay(self) -> None:
-        """An overlay's name is a domain name."""
+        self.assertEqual(options["overlay"], "example.org")
+        self.assertEqual((options["bind"], options["advertise"]), ([], []))
+        self.assertEqual([options[f"{name}-port"] for name in ("reload", "sip", "enrollment")], [6084, 5060, 8443])
         self.assertIn("--overlay is missing", self.refusal())
-        for name in ("", "a b", "-a.org", "a..b", "x" * 64 + ".org", "ex/../ample", "."):
+
+    def test_what_is_no_domain_name(self) -> None:
+        for name in ("-a.org", "a..org", "a_b.org", "../etc", "a b", "ä.org", "x" * 64, f"{'x.' * 127}x", "."):
             self.assertIn("--overlay", self.refusal("--overlay", name), name)
 
+    def test_addresses(self) -> None:
+        """One spelling of each; nothing is looked up."""
+        options = parsed(
+            "--overlay", "a", "--bind", "[2001:DB8::0:1]", "--bind", "127.0.0.1", "--advertise", "192.0.2.1",
+        )  # fmt: skip
+        self.assertEqual(options["bind"], ["2001:db8::1", "127.0.0.1"])
+        self.assertEqual(options["advertise"], ["192.0.2.1"])
+        for option in ("--bind", "--advertise"):
+            for text in ("localhost", "192.0.2", ""):
+                self.assertIn(f"{option} {text!r}", self.refusal("--overlay", "a", option, text))
+
     def test_ports(self) -> None:
-        """A port is between 1 and 65535."""
-        for port in ("0", "65536", "sip", "-1"):
-            self.assertIn("port", self.refusal("--overlay", "example.org", "--sip-port", port))
+        self.assertEqual(parsed("--overlay", "a", "--sip-port", "65535")["sip-port"], 65535)
+        for text in ("0", "65536", "-1", "sip"):
+            self.assertIn("port", self.refusal("--overlay", "a", "--sip-port", text).lower(), text)
 
     def test_one_way_to_join(self) -> None:
-        """The ways to join exclude each other; an account needs its password and goes with a document."""
-        named = ("--overlay", "example.org")
-        self.assertIn("exclude each other", self.refusal(*named, "--join", "t", "--join-file", "f"))
-        self.assertIn("exclude each other", self.refusal(*named, "--join", "t", "--config", "f"))
-        self.assertIn("--password-file", self.refusal(*named, "--config", "f", "--account", "bob"))
-        options = parsed(*named, "--config", "f", "--account", "bob", "--password-file", "p")
-        self.assertEqual("bob", options["account"])
+        both = self.refusal("--overlay", "a", "--join", "x", "--join-file", "y")
+        self.assertIn("--join and --join-file exclude each other", both)
+        self.assertIn("--config needs", self.refusal("--overlay", "a", "--config", "x"))
+        account = ("--account", "alice", "--password-file", "p")
+        self.assertEqual(parsed("--overlay", "a", "--config", "x", *account)["config"], "x")
+        for half in (account[:2], account[2:]):
+            self.assertIn("go together", self.refusal("--overlay", "a", *half))
 
     def test_choices(self) -> None:
-        """What can be chosen is named where something else was."""
-        self.assertIn("redirect", self.refusal("--overlay", "example.org", "--sip-mode", "b2bua"))
-        self.assertIn("ec or rsa", self.refusal("--overlay", "example.org", "--key-type", "dsa"))
+        self.assertEqual(parsed("--overlay", "a", "--key-type", "rsa")["key-type"], "rsa")
+        self.assertIn("choose ec or rsa", self.refusal("--overlay", "a", "--key-type", "dsa"))
+        self.assertIn("--sip-mode 'proxy'", self.refusal("--overlay", "a", "--sip-mode", "proxy"))
+
+
+class StateDirectoryTests(SynchronousTestCase):
+    """Where the state lies unless told otherwise."""
+
+    def setUp(self) -> None:
+        self.variables = dict(os.environ)
+        self.patch(os, "environ", self.variables)
+
+    def test_given(self) -> None:
+        self.assertEqual(parsed("--overlay", "a", "--state", "here")["state"], Path("here"))
+
+    def test_by_the_environment(self) -> None:
+        self.variables["XDG_STATE_HOME"] = "/somewhere"
+        self.assertEqual(parsed("--overlay", "Example.org")["state"], Path("/somewhere/p2psip/example.org"))
+
+    def test_by_the_user(self) -> None:
+        self.variables.pop("XDG_STATE_HOME", None)
+        self.variables["HOME"] = "/home/alice"
+        self.patch(os, "geteuid", lambda: 1000)
+        self.assertEqual(state_root(), Path("/home/alice/.local/state/p2psip"))
+        self.patch(os, "geteuid", lambda: 0)
+        self.assertEqual(state_root(), Path("/var/lib/p2psip"))

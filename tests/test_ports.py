@@ -1,71 +1,85 @@
-"""Whether ports are free, asked before a node starts."""
+"""Ports that are taken are found before the node starts, and named with the option that chooses another."""
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2psip import ports
 from p2psip.ports import require_free_ports
 from p2psip.startup import StartError
 
 
-def taken(kind: socket.SocketKind) -> socket.socket:
-    """A socket on some port of 127.0.0.1."""
-    bound = socket.socket(socket.AF_INET, kind)
-    bound.bind(("127.0.0.1", 0))
-    if kind == socket.SOCK_STREAM:
-        bound.listen()
-    return bound
-
-
-class RequireFreePorts(SynchronousTestCase):
-    """One line that names the port and the option."""
-
+class PortsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        free = [taken(socket.SOCK_STREAM) for _ in range(3)]
-        ports = [bound.getsockname()[1] for bound in free]
-        for bound in free:
-            bound.close()
-        self.options: dict[str, Any] = {
-            "bind": ["127.0.0.1"], "no-sip": False, "reload-port": ports[0], "sip-port": ports[1],
-            "enrollment-port": ports[2],
-        }  # fmt: skip
+        self.taken = {kind: self.bound(kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)}
+        self.tcp, self.udp = (taken.getsockname()[1] for taken in self.taken.values())
+        with self.bound(socket.SOCK_STREAM) as free:
+            self.free = free.getsockname()[1]
 
-    def refusal(self) -> str:
-        return str(self.assertRaises(StartError, require_free_ports, self.options, enrollment=True))
+    def bound(self, kind: socket.SocketKind) -> socket.socket:
+        found = socket.socket(socket.AF_INET, kind)
+        self.addCleanup(found.close)
+        found.bind(("127.61.84.1", 0))
+        if kind == socket.SOCK_STREAM:
+            found.listen()
+        return found
+
+    def options(self, **ports: int) -> dict[str, Any]:
+        given = {f"{name}-port": port for name, port in ports.items()}
+        every = dict.fromkeys(("reload-port", "sip-port", "enrollment-port"), self.free)
+        return {"bind": ["127.61.84.1"], "no-sip": 0, **every, **given}
+
+    def refusal(self, **ports: int) -> str:
+        return str(self.assertRaises(StartError, require_free_ports, self.options(**ports), True))
 
     def test_free(self) -> None:
-        """Nothing is said of free ports, and they stay free."""
-        require_free_ports(self.options, enrollment=True)
-        require_free_ports(self.options, enrollment=True)
+        require_free_ports(self.options(), True)
 
-    def test_in_use(self) -> None:
-        """A taken port is named with its protocol, address and option."""
-        for option, kind, protocol in (
-            ("reload-port", socket.SOCK_STREAM, "TCP"),
-            ("sip-port", socket.SOCK_STREAM, "TCP"),
-            ("sip-port", socket.SOCK_DGRAM, "UDP"),
-            ("enrollment-port", socket.SOCK_STREAM, "TCP"),
+    def test_taken(self) -> None:
+        for option, port, protocol in (
+            ("reload", self.tcp, "TCP"),
+            ("sip", self.tcp, "TCP"),
+            ("sip", self.udp, "UDP"),
+            ("enrollment", self.tcp, "TCP"),
         ):
-            before = self.options[option]
-            with taken(kind) as bound:
-                port = self.options[option] = bound.getsockname()[1]
-                text = self.refusal()
-            self.options[option] = before
-            for part in (f"{protocol} port {port} on 127.0.0.1", f"--{option}", "--bind"):
-                self.assertIn(part, text)
+            error = self.refusal(**{option: port})
+            self.assertIn(f"{protocol} port {port} on 127.61.84.1 is in use", error)
+            self.assertIn(f"--{option}-port", error)
 
-    def test_not_asked(self) -> None:
-        """Ports that this node will not use do not matter."""
-        with taken(socket.SOCK_STREAM) as sip, taken(socket.SOCK_STREAM) as enrollment:
-            self.options["sip-port"] = sip.getsockname()[1]
-            self.options["enrollment-port"] = enrollment.getsockname()[1]
-            self.options["no-sip"] = True
-            require_free_ports(self.options, enrollment=False)
+    def test_only_what_the_node_will_use(self) -> None:
+        require_free_ports(self.options(enrollment=self.tcp), False)
+        require_free_ports({**self.options(sip=self.tcp), "no-sip": 1}, True)
 
-    def test_no_such_address(self) -> None:
-        """An address that the machine does not have."""
-        self.options["bind"] = ["192.0.2.1"]
-        self.assertIn("no address 192.0.2.1 (--bind)", self.refusal())
+    def test_an_address_of_another_machine(self) -> None:
+        options = {**self.options(), "bind": ["192.0.2.1"]}
+        error = self.assertRaises(StartError, require_free_ports, options, True)
+        self.assertEqual(str(error), "this machine has no address 192.0.2.1 (--bind)")
+
+    def test_a_privileged_port(self) -> None:
+        class Forbidding(socket.socket):
+            def bind(self, address: Any) -> None:
+                raise OSError(errno.EACCES, "Permission denied")
+
+        self.patch(ports.socket, "socket", Forbidding)
+        self.assertIn(f"port {self.free} may not be used by this user", self.refusal())
+
+    def test_all_addresses(self) -> None:
+        """Also on a machine without IPv6."""
+        options = {**self.options(), "bind": []}
+        require_free_ports(options, True)
+        asked: list[str] = []
+
+        class WithoutIPv6(socket.socket):
+            def bind(self, address: Any) -> None:
+                asked.append(address[0])
+                if address[0] == "::":
+                    raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+                super().bind(address)
+
+        self.patch(ports.socket, "socket", WithoutIPv6)
+        require_free_ports(options, False)
+        self.assertEqual(set(asked), {"::", "0.0.0.0"})
