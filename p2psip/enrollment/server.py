@@ -70,6 +70,7 @@ class EnrollmentServer:
         self._by_registrar_and_user = Throttle(free=10, ceiling=60.0)
         self._by_registrar = Allowance(rate=100.0, burst=2000.0)
         self._wrong_by_registrar = Allowance(rate=1.0, burst=300.0)
+        self._renewals_by_node = Allowance(rate=1 / 600, burst=10.0)
         self.counters: Counter[str] = Counter()
 
     def factory(self, chain: Sequence[bytes], private_key: Any) -> IProtocolFactory:
@@ -162,6 +163,8 @@ class EnrollmentServer:
 
     async def _renew(self, request: Request) -> Page:
         identity = self._identity(request)
+        # Each one is a line of the audit log, which must not be pushed out by them.
+        self._spend(self._renewals_by_node, identity)
         certificate = await self._work(self._authority.renew, identity, octets(request, b"csr"), _source(request))
         return Page(200, certificate, CERTIFICATE)
 
@@ -213,10 +216,7 @@ class EnrollmentServer:
 
     async def _revocations(self, request: Request) -> Page:
         registrar = self._registrar(request)
-        key = registrar.node_ids[0].hex()
-        now = self._reactor.seconds()
-        self._require_patience(self._by_registrar.delay(key, now))
-        self._by_registrar.spend(key, now)
+        self._spend(self._by_registrar, registrar)
         cursor, entries = await self._work(self._authority.revocations, registrar, field(request, b"since")[:64])
         revoked = [{"account": e.account, "device": e.device, "time": e.time} for e in entries]
         return _json({"cursor": cursor, "revocations": revoked})
@@ -240,6 +240,11 @@ class EnrollmentServer:
         if identity.role != "registrar":
             raise Refusal("failed_authentication")
         return identity
+
+    def _spend(self, allowance: Allowance, node: Identity) -> None:
+        key, now = node.node_ids[0].hex(), self._reactor.seconds()
+        self._require_patience(allowance.delay(key, now))
+        allowance.spend(key, now)
 
     def _require_patience(self, *seconds: float) -> None:
         longest = max(seconds)

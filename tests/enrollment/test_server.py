@@ -243,6 +243,16 @@ class ClientTests(ServedTestCase):
             "failed_authentication",
         )
 
+    async def test_renewals_are_few(self) -> None:
+        """A node cannot fill the audit log with its renewals."""
+        member = world.join(self.authority, "second", "peer")
+        request = make_request(member.key, f"second@nodes.{OVERLAY}")
+        client = self.client(member=member)
+        for _ in range(10):
+            await client.renew(request)
+        await failure_of(client.renew(request), Unavailable)
+        self.assertEqual(self.server.counters["throttled"], 1)
+
     async def test_stranger(self) -> None:
         """A certificate of another authority, with all the right names."""
         other = world.make(self.mktemp(), reactor.seconds())
