@@ -59,7 +59,10 @@ def user_add(
     nodes: int,
     as_json: bool,
 ) -> None:
-    """Make the account NAME and its first device, and print the settings for a phone."""
+    """Make an account and its first device.
+
+    Prints what is to be typed into the phone.
+    """
     password = _line_of_stdin("password") if password_stdin else None
     device_password = _line_of_stdin("device password") if device_password_stdin else None
     body = {
@@ -81,12 +84,13 @@ def user_add(
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @with_node
 def user_passwd(node: NodeConnection, name: str, password_stdin: bool) -> None:
-    """Set the account's own password, with which it may enroll nodes."""
+    """Set an account's own password, for enrolling nodes."""
     if password_stdin:
         password = _line_of_stdin("password")
     else:
         password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
     node.ask("POST", "/users/{name}/password", {"password": password}, name=name)
+    click.echo(f"the password of {name} is set")
 
 
 @user.command("list")
@@ -108,17 +112,19 @@ def user_list(node: NodeConnection, as_json: bool) -> None:
 @click.argument("name")
 @with_node
 def user_remove(node: NodeConnection, name: str) -> None:
-    """Remove the account NAME with its devices; registrars forget it within minutes."""
+    """Remove an account with all its devices."""
     node.ask("DELETE", "/users/{name}", name=name)
+    click.echo(f"{name} is removed; nodes that serve its phones learn of it within about a minute")
 
 
 @user.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @with_node
 def user_import(node: NodeConnection, file: TextIO) -> None:
-    """Make accounts from FILE (- for standard input): CSV lines NAME[,DEVICE PASSWORD].
+    """Make many accounts at once.
 
-    For a line without a password a random one is made; NAME,PASSWORD of every account made is printed.
+    FILE (- for standard input) has CSV lines NAME[,DEVICE PASSWORD]; what begins with # is skipped. For a line
+    without a password a random one is made; NAME,PASSWORD of every account made is printed.
     """
     rows = [row for row in csv.reader(file) if row and row[0] and not row[0].startswith("#")]
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -152,7 +158,7 @@ def device() -> None:
 def device_add(
     node: NodeConnection, user_name: str, name: str | None, password_stdin: bool, as_json: bool
 ) -> None:
-    """Add a phone to USER and print its settings; its password is shown once."""
+    """Add a phone to a user; its password is shown once."""
     password = _line_of_stdin("password") if password_stdin else None
     body = {"name": name, "password": password}
     settings = node.ask("POST", "/users/{name}/devices", body, name=user_name)
@@ -167,7 +173,7 @@ def device_add(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
 def device_list(node: NodeConnection, user_name: str, as_json: bool) -> None:
-    """List USER's phones."""
+    """List a user's phones."""
     devices = node.ask("GET", "/users/{name}/devices", name=user_name)["devices"]
     if as_json:
         print_json(devices)
@@ -180,8 +186,9 @@ def device_list(node: NodeConnection, user_name: str, as_json: bool) -> None:
 @click.argument("name")
 @with_node
 def device_revoke(node: NodeConnection, user_name: str, name: str) -> None:
-    """Take the phone NAME away from USER; registrars refuse it within minutes."""
+    """Make the password of one phone invalid."""
     node.ask("DELETE", "/users/{name}/devices/{device}", name=user_name, device=name)
+    click.echo(f"{name} of {user_name} is revoked; nodes that serve it learn of it within about a minute")
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
@@ -201,7 +208,12 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="What the node may do: a registrar serves phones, a peer only carries the overlay.",
 )
 @click.option(
-    "--expires", default="1h", show_default=True, callback=_seconds, help="How long the token is good."
+    "--expires",
+    metavar="TIME",
+    default="1h",
+    show_default=True,
+    callback=_seconds,
+    help="How long the token is good: 30m, 1h, 7d.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
