@@ -55,7 +55,7 @@ class JoiningTests(ServedTestCase):
         self.assertEqual(credentials.identity.user_name, f"second@nodes.{OVERLAY}")
         self.assertEqual(credentials.configuration.instance_name, OVERLAY)
         kept = from_state(self.state)
-        self.assertEqual((kept.identity, kept.document), (credentials.identity, credentials.document))
+        self.assertEqual((kept.identity, kept.configuration), (credentials.identity, credentials.configuration))
         self.assertEqual(kept.key.public_key(), credentials.identity.public_key)
 
     async def test_document(self) -> None:
