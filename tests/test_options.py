@@ -46,11 +46,13 @@ class NodeOptionsTests(SynchronousTestCase):
     def test_ports(self) -> None:
         self.assertEqual(parsed("--overlay", "a", "--sip-port", "65535")["sip-port"], 65535)
         for text in ("0", "65536", "-1", "sip"):
-            self.assertIn("port", self.refusal("--overlay", "a", "--sip-port", text).lower(), text)
+            refusal = self.refusal("--overlay", "a", "--sip-port", text)
+            self.assertIn(f"{text} is not a port (1 to 65535)", refusal)
 
     def test_one_way_to_join(self) -> None:
         both = self.refusal("--overlay", "a", "--join", "x", "--join-file", "y")
         self.assertIn("--join and --join-file exclude each other", both)
+        self.assertIn("exclude each other", self.refusal("--overlay", "a", "--join", "x", "--config", "y"))
         self.assertIn("--config needs", self.refusal("--overlay", "a", "--config", "x"))
         account = ("--account", "alice", "--password-file", "p")
         self.assertEqual(parsed("--overlay", "a", "--config", "x", *account)["config"], "x")
