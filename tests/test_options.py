@@ -47,7 +47,7 @@ class NodeOptionsTests(SynchronousTestCase):
         self.assertEqual(parsed("--overlay", "a", "--sip-port", "65535")["sip-port"], 65535)
         for text in ("0", "65536", "-1", "sip"):
             refusal = self.refusal("--overlay", "a", "--sip-port", text)
-            self.assertIn(f"{text} is not a port (1 to 65535)", refusal)
+            self.assertIn(f"{text!r} is not a port (1 to 65535)", refusal)
 
     def test_one_way_to_join(self) -> None:
         both = self.refusal("--overlay", "a", "--join", "x", "--join-file", "y")
