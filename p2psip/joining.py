@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
+
+from twisted.logger import Logger
 
 from .config.accept import accept_first, trust_of
 from .config.document import Configuration, ConfigurationError
@@ -35,6 +38,9 @@ from .state import StateDirectory, write_file
 
 ENROLL = "/enroll"
 """Where an enrollment server of ours takes requests; its other resources are beside it."""
+
+REFETCH_BEFORE = 7 * 86400.0, 60 * 86400.0
+"""Seconds before a document expires: between these is the time to fetch it anew."""
 
 Waiting = Callable[[str, float], None]
 """Told why an enrollment has to wait, and for how many seconds."""
@@ -187,6 +193,33 @@ def enrollment_client(
     )
     urls = [url.removesuffix(ENROLL) for url in configuration.enrollment_servers]
     return EnrollmentClient(reactor, urls, server, configuration.enrollment_servers)
+
+
+class DocumentRefetch:
+    """Fetches the document anew before it expires, each node at another time (RFC 6940 §11.1).
+
+    Mostly a ConfigUpdate brings a newer one long before that.
+
+    :param client: makes a client of the enrollment servers of the configuration in use.
+    """
+
+    log = Logger()
+
+    def __init__(self, client: Callable[[], EnrollmentClient], random: Random) -> None:
+        self._client = client
+        self._before = random.uniform(*REFETCH_BEFORE)
+
+    async def look(self, configuration: Configuration, offer: Callable[[bytes], bool], now: float) -> None:
+        """Fetch it if it is time, and `offer` it to the node; never fails: it is called again."""
+        if configuration.expiration is None or now < configuration.expiration - self._before:
+            return
+        client = self._client()
+        try:
+            offer(await client.configuration())
+        except (EnrollmentError, ConfigurationError) as e:
+            self.log.warn("the document expires and there is no newer one: {error}", error=str(e))
+        finally:
+            await client.close()
 
 
 def _accepted(document: bytes, overlay: str) -> Configuration:

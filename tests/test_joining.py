@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from p2psip.config.accept import publish
@@ -11,7 +12,7 @@ from p2psip.config.write import write_document
 from p2psip.enrollment.accounts import NewUser
 from p2psip.enrollment.http import Page
 from p2psip.enrollment.server import CERTIFICATE, EnrollmentServer
-from p2psip.joining import Enrollment, from_state
+from p2psip.joining import DocumentRefetch, Enrollment, from_state
 from p2psip.startup import JoinByDocument, JoinByToken, StartError
 from p2psip.state import StateDirectory
 from tests.enrollment import world
@@ -73,6 +74,27 @@ class JoiningTests(ServedTestCase):
         """It is not used. [6940-11.2-8]"""
         start = JoinByDocument(str(self.document()), "alice", "right")
         self.assertIn("example.com", await self.refused(self.enrollment.by_document(start, "example.com")))
+
+    async def test_refetch(self) -> None:
+        """From some time before it expires on the document is fetched anew, each node at another time. [6940-11.1-5]"""
+        offered: list[bytes] = []
+        expiration = self.configuration.expiration
+        assert expiration is not None
+        begun = set()
+        for seed in range(3):
+            refetch = DocumentRefetch(lambda: self.client(), Random(seed))
+            offered.clear()
+            day = 61
+            while not offered:
+                day -= 1
+                await refetch.look(self.configuration, lambda one: not offered.append(one), expiration - day * 86400)
+            self.assertEqual(offered, [write_document(self.configuration)])
+            begun.add(day)
+        self.assertEqual(len(begun), 3)
+        self.assertGreaterEqual(min(begun), 7)
+        nobody = DocumentRefetch(lambda: self.client("https://127.0.0.1:1"), Random(1))
+        await nobody.look(self.configuration, offered.append, expiration)
+        await nobody.look(replace(self.configuration, expiration=None), self.fail, expiration)
 
     async def test_certificate_of_another_authority(self) -> None:
         """A certificate that no root of the document stands behind is thrown away. [6940-11.3-27]"""
