@@ -31,7 +31,7 @@ from .control import ControlServer
 from .enrollment.client import EnrollmentClient, renewal_time
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
-from .joining import Credentials, Enrollment, enrollment_client, found, from_state
+from .joining import Credentials, DocumentRefetch, Enrollment, enrollment_client, found, from_state
 from .links.addresses import has_ipv6, outward_addresses
 from .logs import node_log
 from .node import Node, installed
@@ -131,6 +131,7 @@ class NodeService(Service):
         self._control = ControlServer({**Operator(self).routes(), **Administrator(self).routes()}, EXPECTED)
         self._storage: SQLiteStorage | None = None
         self._running: Deferred[None] | None = None
+        self._refetch = DocumentRefetch(self._enrollment_client, SystemRandom())
         self._renewing = LoopingCall(self._renew)
         self._renewing.clock = reactor
 
@@ -351,10 +352,11 @@ class NodeService(Service):
             self.log.error("the new configuration document is not saved: {error}", error=str(e))
 
     async def _renew(self) -> None:
-        """Renew this node's certificate at two thirds of its life, with the same Node-IDs."""
+        """Renew this node's certificate at two thirds of its life, with the same Node-IDs; and the document."""
         credentials, node = self.credentials, self.node
         if credentials is None or node is None:
             return
+        await self._refetch.look(node.configuration, node.updates.offer, time.time())
         identity = credentials.identity
         if time.time() < renewal_time(identity):
             return
