@@ -24,16 +24,28 @@ class _Entry(NamedTuple):
     answer: bytes | None
 
 
+class _Share:
+    """What is kept for one signer."""
+
+    __slots__ = ("keys", "size")
+
+    def __init__(self) -> None:
+        self.keys: OrderedDict[RequestKey, None] = OrderedDict()
+        self.size = 0
+
+
 class AnswerCache:
     """The answers of the last `lifetime` seconds (the longest life of a request), the oldest forgotten first.
 
-    It holds at most `max_count` of them and `max_bytes` in all.
+    It holds at most `max_count` of them and `max_bytes` in all, and a quarter of that for one signer: whoever
+    floods a node makes it forget what it answered to nobody else.
     """
 
     def __init__(self, max_count: int = 65536, max_bytes: int = 32 << 20) -> None:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._entries: OrderedDict[RequestKey, _Entry] = OrderedDict()
+        self._shares: dict[NodeId, _Share] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -45,7 +57,11 @@ class AnswerCache:
         if key in self._entries:
             return False
         self._entries[key] = _Entry(now + lifetime, None)
-        self._shrink()
+        share = self._shares.get(key.signer)
+        if share is None:
+            share = self._shares[key.signer] = _Share()
+        share.keys[key] = None
+        self._shrink(share)
         return True
 
     def answer(self, key: RequestKey) -> bytes | None:
@@ -59,13 +75,22 @@ class AnswerCache:
         if entry is not None and entry.answer is None:
             self._entries[key] = entry._replace(answer=answer)
             self._bytes += len(answer)
-            self._shrink()
+            share = self._shares[key.signer]
+            share.size += len(answer)
+            self._shrink(share)
 
     def forget(self, key: RequestKey) -> None:
         """The request will not be answered; a repetition is to be tried anew."""
         entry = self._entries.pop(key, None)
-        if entry is not None and entry.answer is not None:
+        if entry is None:
+            return
+        share = self._shares[key.signer]
+        del share.keys[key]
+        if entry.answer is not None:
             self._bytes -= len(entry.answer)
+            share.size -= len(entry.answer)
+        if not share.keys:
+            del self._shares[key.signer]
 
     def _expire(self, now: float) -> None:
         while self._entries:
@@ -74,6 +99,8 @@ class AnswerCache:
                 return
             self.forget(key)
 
-    def _shrink(self) -> None:
+    def _shrink(self, share: _Share) -> None:
+        while 4 * len(share.keys) > self._max_count or 4 * share.size > self._max_bytes:
+            self.forget(next(iter(share.keys)))
         while len(self._entries) > self._max_count or self._bytes > self._max_bytes:
             self.forget(next(iter(self._entries)))

@@ -8,8 +8,9 @@ from p2psip.ids import NodeId
 from p2psip.transport.answers import AnswerCache, RequestKey
 
 
-def key(number: int) -> RequestKey:
-    return RequestKey(NodeId(b"n" * 16), number, 7)
+def key(number: int, signer: int | None = None) -> RequestKey:
+    """A request of a signer of its own, unless that is given."""
+    return RequestKey(NodeId((number if signer is None else signer).to_bytes(16)), number, 7)
 
 
 class AnswerCacheTests(SynchronousTestCase):
@@ -50,19 +51,33 @@ class AnswerCacheTests(SynchronousTestCase):
 
     def test_bounded_by_count(self) -> None:
         """The oldest goes first."""
-        cache = AnswerCache(max_count=2)
-        for number in (1, 2, 3):
+        cache = AnswerCache(max_count=4)
+        for number in range(1, 6):
             cache.begin(key(number), 0, 15)
-        self.assertEqual(len(cache), 2)
-        self.assertFalse(cache.begin(key(3), 0, 15))
+        self.assertEqual(len(cache), 4)
+        self.assertFalse(cache.begin(key(2), 0, 15))
         self.assertTrue(cache.begin(key(1), 0, 15))
 
     def test_bounded_by_bytes(self) -> None:
         """Many small or few large ones; what is forgotten frees its bytes."""
-        cache = AnswerCache(max_bytes=10)
-        for number in (1, 2, 3):
+        cache = AnswerCache(max_bytes=20)
+        for number in range(1, 6):
             cache.begin(key(number), 0, 15)
             cache.finish(key(number), b"12345")
         self.assertIsNone(cache.answer(key(1)))
         self.assertEqual(cache.answer(key(2)), b"12345")
-        self.assertEqual(cache.answer(key(3)), b"12345")
+        self.assertEqual(cache.answer(key(5)), b"12345")
+
+    def test_one_signer_has_a_quarter(self) -> None:
+        """Whoever floods a node makes it forget nothing but what it answered to the same."""
+        cache = AnswerCache(max_count=40, max_bytes=400)
+        cache.begin(key(1), 0, 15)
+        cache.finish(key(1), b"x" * 10)
+        for number in range(100, 200):
+            cache.begin(key(number, signer=2), 0, 15)
+        self.assertEqual(len(cache), 11)
+        for number in range(200, 300):
+            cache.begin(key(number, signer=2), 0, 15)
+            cache.finish(key(number, signer=2), b"x" * 50)
+        self.assertEqual(len(cache), 3)
+        self.assertEqual(cache.answer(key(1)), b"x" * 10)
