@@ -74,19 +74,23 @@ class Membership:
         self._topology.found()
         self._joined()
 
-    def enter(self) -> None:
-        """Join, however long it takes."""
+    def enter(self, wait: float = 0.0) -> None:
+        """Join, however long it takes, and not before `wait` seconds."""
         if not self._under_way and not self._stopped:
             self._under_way = True
-            self._entering = Deferred.fromCoroutine(self._enter())
+            self._entering = Deferred.fromCoroutine(self._enter(wait))
             self._entering.addErrback(self._failed)
             if self._under_way and self._found_after is not None:
                 self._looking = Deferred.fromCoroutine(self._look_around(self._found_after))
                 self._looking.addErrback(self._looked)
 
     def lost_overlay(self) -> None:
-        """Nobody of the overlay is connected any more (RFC 6940 §10.7.1)."""
-        self.enter()
+        """Nobody of the overlay is connected any more (RFC 6940 §10.7.1).
+
+        The last one may just have said that it joins anew: it must have the time to be admitted here. Two nodes that
+        both join at once would for ever tell each other that they are no peers yet.
+        """
+        self.enter(self._random.uniform(0.5, 1.5) * FIRST_PAUSE)
 
     def stop(self) -> None:
         """Try no longer, for good."""
@@ -104,8 +108,10 @@ class Membership:
         if failure.check(CancelledError) is None:
             self.log.failure("this node will not found the overlay anew", failure)
 
-    async def _enter(self) -> None:
+    async def _enter(self, wait: float) -> None:
         pause, attempt = FIRST_PAUSE, 0
+        if wait:
+            await deferLater(self._clock, wait)
         while True:
             try:
                 if attempt or not self._table.connected():
