@@ -231,3 +231,16 @@ class FoundAnewTests(SynchronousTestCase):
         back = world.restart(founder, found_after=3.0)
         world.until(lambda: back.joined, 60)
         world.until(lambda: all(world.settled(node) for node in world.nodes), 60)
+
+
+class TwoNodesTests(SynchronousTestCase):
+    def test_one_restarts(self) -> None:
+        """While the other is on its way back as well: they do not throw each other out again and again."""
+        world = World(2)
+        stays, goes = world.nodes
+        world.leave(goes)
+        world.run(3)
+        world.restart(goes)
+        world.run(60)
+        self.assertTrue(all(world.settled(node) for node in world.nodes))
+        self.assertLess(stays.status()["topology"]["updates_sent"], 20)
