@@ -121,7 +121,8 @@ class SecuredConnection(Protocol):
         self.closing = False
         self.reason: Exception | None = None
         self.stop_connecting: Callable[[], object] | None = None
-        self._in_handshake = True
+        self.in_handshake = True
+        """Neither proved nor gone."""
         self._timer: IDelayedCall | None = None
 
     @property
@@ -228,6 +229,13 @@ class SecuredConnection(Protocol):
             elif self.stop_connecting is not None:
                 self.stop_connecting()
 
+    def give_way(self) -> None:
+        """End an incoming connection that was not proved in time, since others want to begin theirs."""
+        self.reason = self.reason or LinkError(f"{self.address}: gave way to others")
+        self.service.host.owner.link_rejected("gave way", self.address)
+        self._end_handshake()
+        self.abandon()
+
     def disconnect(self, reason: Exception | None) -> None:
         """Close in good order, within `CLOSING_TIME`."""
         if not self.closing:
@@ -249,8 +257,8 @@ class SecuredConnection(Protocol):
             self.opened.errback(reason)
 
     def _end_handshake(self) -> None:
-        if self._in_handshake:
-            self._in_handshake = False
+        if self.in_handshake:
+            self.in_handshake = False
             self._stop_timer()
             self.service.handshake_ended(self)
 

@@ -239,12 +239,18 @@ class TLSLinks:
     # -- the connections
 
     def admit(self, source: str) -> bool:
-        """Whether one more connection from `source`, a `source_key`, may begin."""
-        return (
-            self._handshakes[source] < MOST_HANDSHAKES_OF_ONE
-            and self._handshakes.total() < MOST_HANDSHAKES
-            and len(self._connections) < MOST_INCOMING
-        )
+        """Whether one more connection from `source`, a `source_key`, may begin.
+
+        When there are too many in all, the oldest of the source with the most gives way: else a few strangers
+        that begin and say nothing would keep everybody out.
+        """
+        if self._handshakes[source] >= MOST_HANDSHAKES_OF_ONE or len(self._connections) >= MOST_INCOMING:
+            return False
+        if self._handshakes.total() >= MOST_HANDSHAKES:
+            busiest, _ = self._handshakes.most_common(1)[0]
+            unproved = (each for each, of in self._connections.items() if of == busiest and each.in_handshake)
+            next(unproved).give_way()
+        return True
 
     def crowded(self, node_id: NodeId) -> bool:
         """Whether there are too many incoming links of `node_id` for another."""

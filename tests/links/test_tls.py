@@ -29,7 +29,13 @@ from p2psip.interfaces import (
 )
 from p2psip.links.addresses import host_candidates
 from p2psip.links.link import MOST_QUEUED
-from p2psip.links.tls import LINK_TYPE, MOST_HANDSHAKES_OF_ONE, TLSLinkFactory, TLSLinks
+from p2psip.links.tls import (
+    LINK_TYPE,
+    MOST_HANDSHAKES,
+    MOST_HANDSHAKES_OF_ONE,
+    TLSLinkFactory,
+    TLSLinks,
+)
 from p2psip.security.certificates import Authority, generate_key, make_authority
 from p2psip.security.identity import Identity
 from p2psip.security.trust import Trust
@@ -289,6 +295,17 @@ class RefusalTests(LinksTestCase):
             each.transport.loseConnection()
         await self.until(lambda: len(self.owner(b).rejected) == 3 + MOST_HANDSHAKES_OF_ONE)
         await (await self.node(A)).connect(b.candidates(), B)
+
+    async def test_silent_strangers_give_way(self) -> None:
+        """Connections from many addresses on which nothing is said keep nobody out."""
+        b = await self.node(B)
+        port = int(b.addresses[0].rpartition(":")[2])
+        sources = [f"127.0.1.{number}" for number in range(1, MOST_HANDSHAKES // MOST_HANDSHAKES_OF_ONE + 1)]
+        for source in sources * MOST_HANDSHAKES_OF_ONE:
+            stranger = ClientCreator(reactor, Protocol).connectTCP("127.0.0.1", port, bindAddress=(source, 0))
+            self.addCleanup((await stranger).transport.abortConnection)
+        await (await self.node(A)).connect(b.candidates(), B)
+        self.assertEqual(self.owner(b).rejected, ["gave way"])
 
     async def test_dangerous_candidates(self) -> None:
         a, b = await self.node(A), await self.node(B)
