@@ -21,7 +21,7 @@ from zope.interface import implementer
 from ..ids import NodeId
 from ..wire.codes import CertificateType, HashAlgorithm, SignatureAlgorithm
 from ..wire.errors import DecodeError
-from ..wire.message import Message, message_signature_input
+from ..wire.message import message_signature_input
 from ..wire.security import (
     ECDSA_SHA256,
     RSA_SHA256,
@@ -240,14 +240,21 @@ def sign_message(signer: ISigner, overlay: int, transaction_id: int, contents: b
     return signer.sign(message_signature_input(overlay, transaction_id, contents, b""))
 
 
-def verify_message(verifier: IVerifier, message: Message) -> SignedBy:
-    """Who signed a received message, over its bytes as received.
+def verify_message(
+    verifier: IVerifier,
+    overlay: int,
+    transaction_id: int,
+    contents: bytes,
+    signature: Signature,
+    certificates: Sequence[bytes],
+) -> SignedBy:
+    """Who signed a message (RFC 6940 §6.3.4).
 
+    :param contents: the MessageContents as received; `certificates`: those of the SecurityBlock, DER.
     :raises VerificationError: nobody whom the overlay believes.
     """
-    security = message.security
-    data = _without_identity(message.signature_input, security.signature)
-    return verifier.verify(security.signature, data, certificates_of(security))
+    data = message_signature_input(overlay, transaction_id, contents, b"")
+    return verifier.verify(signature, data, certificates)
 
 
 def sign_value(

@@ -89,8 +89,3 @@ class TransportFailure(SIPFailure):
     """A request of ours could not be sent, or its connection broke (RFC 3261 §8.1.3.1)."""
 
     status = 503
-
-
-def is_expected(error: Any) -> bool:
-    """Whether a stranger can cause `error`, so that it is counted and not traced."""
-    return isinstance(error, (SIPFailure, SIPParseError))

@@ -175,14 +175,10 @@ class Location:
             self._bindings.pop(aor, None)
             return
         self._bindings[aor] = bindings
-        heapq.heappush(self._expiries, (max(binding.expires_at for binding in bindings), aor))
+        heapq.heappush(self._expiries, (_last(bindings), aor))
         if len(self._expiries) > 2 * len(self._bindings) + 1024:
             self._expiries = [(_last(bindings), aor) for aor, bindings in self._bindings.items()]
             heapq.heapify(self._expiries)
-
-    def next_expiry(self) -> float | None:
-        """When `expire` may find something; None when there are no bindings."""
-        return self._expiries[0][0] if self._expiries else None
 
     def expire(self, now: float) -> list[str]:
         """Forget the AORs whose last binding has ended, and say which."""
@@ -194,10 +190,6 @@ class Location:
                 del self._bindings[aor]
                 gone.append(aor)
         return gone
-
-    def dump(self, aor: str) -> list[BindingRow]:
-        """The bindings of `aor` for a journal."""
-        return [binding.row(aor) for binding in self._bindings.get(aor, ())]
 
     def load(self, rows: Iterable[BindingRow], now: float) -> None:
         """Take over what a journal kept, but for what has ended meanwhile or cannot be read."""

@@ -186,10 +186,6 @@ class Message:
     def routes(self) -> list[NameAddr]:
         return self._list("Route")
 
-    @property
-    def record_routes(self) -> list[NameAddr]:
-        return self._list("Record-Route")
-
     def _list(self, name: str) -> list[NameAddr]:
         parsed: list[NameAddr] | None = self._parsed.get(name)
         if parsed is None:

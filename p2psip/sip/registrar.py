@@ -94,10 +94,6 @@ class Registrar:
         """Forget bindings that have ended; the overlay hears of users who have none left.  Never fails."""
         return Deferred.fromCoroutine(self._expire(now))
 
-    def next_expiry(self) -> float | None:
-        """When `expire` is due."""
-        return self._location.next_expiry()
-
     async def _remove(self, aor: str, now: float, device: str | None) -> None:
         lock = await self._acquire(aor)
         try:

@@ -23,7 +23,6 @@ _TEL = re.compile(r"tel:(\+?[0-9A-Fa-f*#\-.()]+)((?:;[A-Za-z0-9\-_.!~*'()%\[\]/:
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+\-.]*):([^\x00-\x20\x7f<>\"{}|\\^`]+)\Z").match
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})").search
 
-DEFAULT_PORTS = {"sip": 5060, "sips": 5061}
 _ALWAYS_COMPARED = ("user", "ttl", "method", "maddr", "transport")
 
 

@@ -100,11 +100,6 @@ class RoutingTable:
         """How many predecessors and how many successors the Neighbor Table holds at most."""
         return self._neighbors
 
-    def resize(self, neighbors: int) -> None:
-        """Let the Neighbor Table hold `neighbors` on either side; it never holds less than NEIGHBORS."""
-        self._neighbors = max(neighbors, NEIGHBORS)
-        self._refresh()
-
     def neighbors(self) -> tuple[NodeId, ...]:
         """The Neighbor Table without repetition: successors, then predecessors, each from the nearest."""
         return tuple(dict.fromkeys(self.successors + self.predecessors))

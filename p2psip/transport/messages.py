@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from ..forwarding.router import Deliver
 from ..ids import NodeId
 from ..interfaces import ISigner, IVerifier, SignedBy
-from ..security.signing import certificates_of, security_block, sign_message
+from ..security.signing import certificates_of, security_block, sign_message, verify_message
 from ..wire.codec import Struct, WireContext
 from ..wire.codes import ForwardingFlags, MessageCode, is_request
 from ..wire.contents import MessageContents, MessageExtension
 from ..wire.errors import DecodeError
 from ..wire.header import Destination, ForwardingHeader, ForwardingOption, with_header
-from ..wire.message import BODIES, message_signature_input
+from ..wire.message import BODIES
 from ..wire.security import SecurityBlock
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def open_message(delivered: Deliver, ctx: WireContext, verifier: IVerifier) -> A
     if end != len(data):
         raise DecodeError("SecurityBlock", end, f"{len(data) - end} bytes left over")
     certificates = certificates_of(security)
-    signed = message_signature_input(header.overlay, header.transaction_id, data[start:stop], b"")
-    signer = verifier.verify(security.signature, signed, certificates)
+    signer = verify_message(
+        verifier, header.overlay, header.transaction_id, data[start:stop], security.signature, certificates
+    )
     return Arrived(header, contents, signer, certificates, previous_hop)
 
 

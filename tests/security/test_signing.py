@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from p2psip.ids import ResourceId
 from p2psip.interfaces import ISigner, IVerifier
 from p2psip.security.certificates import generate_key
-from p2psip.security.identity import Identity
+from p2psip.security.identity import Identity, SignedBy
 from p2psip.security.signing import (
     MAX_BUCKET,
     Signer,
@@ -32,7 +32,7 @@ from p2psip.wire.codes import DataModel, HashAlgorithm, SignatureAlgorithm
 from p2psip.wire.contents import MessageContents
 from p2psip.wire.errors import DecodeError
 from p2psip.wire.header import ForwardingHeader
-from p2psip.wire.message import decode_message, encode_message
+from p2psip.wire.message import Message, decode_message, encode_message
 from p2psip.wire.security import (
     UNSIGNED,
     CertHash,
@@ -46,6 +46,15 @@ from tests.security.credentials import DAY, NODE_A, NODE_B, NOW, OVERLAY, author
 
 DATA = b"what is signed"
 VECTORS = Path(__file__).parent.parent / "vectors"
+
+
+def verified(verifier: Verifier, message: Message) -> SignedBy:
+    """Who signed a whole message."""
+    header, security = message.header, message.security
+    contents, certificates = message.raw("contents"), certificates_of(security)
+    return verify_message(
+        verifier, header.overlay, header.transaction_id, contents, security.signature, certificates
+    )
 
 
 class SigningTests(SynchronousTestCase):
@@ -227,7 +236,7 @@ class MessageTests(SynchronousTestCase):
     def test_message(self) -> None:
         """[6940-6.3.4-10, 6940-6.3.4-11, 6940-6.1.1-3]"""
         data, _ = self.message()
-        self.assertEqual(verify_message(self.verifier, decode_message(data)).node_id, NODE_A)
+        self.assertEqual(verified(self.verifier, decode_message(data)).node_id, NODE_A)
 
     def test_each_byte_counts(self) -> None:
         """Overlay, transaction_id, contents and security block are covered, the rest of the header is not.
@@ -240,12 +249,12 @@ class MessageTests(SynchronousTestCase):
             verifier = Verifier(Trust(OVERLAY, [self.ca.certificate], (), 16, lambda: NOW))
             changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
             try:
-                verify_message(verifier, decode_message(changed))
+                verified(verifier, decode_message(changed))
             except (VerificationError, DecodeError):
                 continue
             self.fail(f"byte {at} may be changed")
         hop = data[:11] + b"\x01" + data[12:]
-        verify_message(self.verifier, decode_message(hop))
+        verified(self.verifier, decode_message(hop))
 
     def test_value(self) -> None:
         """Resource-ID, Kind, time and value are covered, the lifetime is not (§7.1) [6940-13.2-2]."""
@@ -286,7 +295,7 @@ class MessageTests(SynchronousTestCase):
             for at, byte in changes:
                 mutated[at] = byte
             try:
-                verify_message(self.verifier, decode_message(bytes(mutated)))
+                verified(self.verifier, decode_message(bytes(mutated)))
             except (VerificationError, DecodeError):
                 pass
 
@@ -306,7 +315,7 @@ class VectorTests(SynchronousTestCase):
     def verify(self, name: str) -> Any:
         vector = json.loads((VECTORS / f"{name}.json").read_text())
         trust = AnyIssuer(vector["overlay_name"], (), (), 16, lambda: NOW)
-        return verify_message(Verifier(trust), decode_message(bytes.fromhex(vector["wire_hex"])))
+        return verified(Verifier(trust), decode_message(bytes.fromhex(vector["wire_hex"])))
 
     def test_cert_hash(self) -> None:
         """[6940-6.3.4-8]"""
@@ -324,5 +333,5 @@ class VectorTests(SynchronousTestCase):
         vector = json.loads((VECTORS / "ping_ans.json").read_text())
         trust = Trust(vector["overlay_name"], [authority().certificate], (), 16, lambda: NOW)
         message = decode_message(bytes.fromhex(vector["wire_hex"]))
-        error = self.assertRaises(VerificationError, verify_message, Verifier(trust), message)
+        error = self.assertRaises(VerificationError, verified, Verifier(trust), message)
         self.assertEqual(error.cause, "untrusted")

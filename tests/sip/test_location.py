@@ -95,9 +95,7 @@ class LocationTests(SynchronousTestCase):
         self.assertEqual(self.update(wish("<sip:a@h>", 5), wish("<sip:a@H>", 6)), [Contact("sip:a@H", None, 6)])
 
     def test_expiry(self) -> None:
-        self.assertIsNone(self.location.next_expiry())
         self.update(wish("<sip:a@h>", 10), wish("<sip:b@h>", 20))
-        self.assertEqual(self.location.next_expiry(), NOW + 20)
         self.assertEqual(self.location.expire(NOW + 19), [])
         self.update(wish("<sip:a@h>", 40), call_id="d")
         self.assertEqual(self.location.expire(NOW + 20), [])
@@ -126,7 +124,7 @@ class JournalTests(SynchronousTestCase):
             location.commit(
                 aor, location.prepare(aor, [wish(f"<sip:{name}@h>;q=0.5;+x=y", 60)], "c", 7, NOW, "UDP a 1", "d")
             )
-            self.journal.save(aor, location.dump(aor))
+            self.journal.save(aor, [binding.row(aor) for binding in location.bindings(aor, NOW)])
         self.journal.save("bob@example.org", [])
         again = Location()
         again.load(SQLiteJournal(sqlite3.connect(self.path, isolation_level=None)).load(), NOW + 10)
