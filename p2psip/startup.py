@@ -77,7 +77,7 @@ def _read(path: str) -> str:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
     except (OSError, UnicodeError) as e:
-        raise StartError(f"cannot read {path}: {e}") from e
+        raise StartError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from e
     if not text.strip():
         raise StartError(f"{'standard input' if path == '-' else path} is empty")
     return text.strip()
