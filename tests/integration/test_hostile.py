@@ -13,6 +13,8 @@ import time
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.config.accept import publish
@@ -24,7 +26,7 @@ from p2psip.security.certificates import generate_key, make_authority
 from p2psip.security.signing import sign_value
 from p2psip.topology.chord import chord_resource_id
 from p2psip.wire.chord import Full
-from p2psip.wire.codes import ForwardingFlags, MessageCode
+from p2psip.wire.codes import ForwardingFlags, MessageCode, is_request
 from p2psip.wire.contents import UnknownExtension, UnknownKinds
 from p2psip.wire.header import (
     NodeDestination,
@@ -32,6 +34,7 @@ from p2psip.wire.header import (
     ResourceDestination,
     UnknownForwardingOption,
 )
+from p2psip.wire.message import BODIES
 from p2psip.wire.methods import (
     AppAttachReq,
     AttachReqAns,
@@ -54,6 +57,7 @@ from p2psip.wire.storage import (
     StoreReq,
 )
 
+from ..strategies import instances_of
 from .hostile import (
     DAY,
     Intruder,
@@ -284,6 +288,26 @@ class MessageTests(Hostile):
             list(intruder.frames(1))
             self.assertIsInstance(intruder.ask(PingReq()), PingAns)
         self.assertGreater(sum(self.rejected().values()), 500)
+
+    def test_well_formed_nonsense(self) -> None:
+        """Requests of every method, rightly signed, with whatever a body can hold."""
+        bodies = st.one_of([instances_of(cls) for code, cls in sorted(BODIES.items()) if is_request(code)])
+        destinations = st.sampled_from((None, self.resource(), chord_resource_id(b"x")))
+
+        @settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(bodies, destinations)
+        def send(body: Any, resource: Any) -> None:
+            to = None if resource is None else ResourceDestination(resource_id=resource)
+            message = intruder.message(body, to)
+            if len(message) <= most:
+                intruder.write(intruder.frame(message))
+                list(intruder.frames(0.001))
+
+        most = self.overlay.configuration.max_message_size
+        with self.intruder() as intruder:
+            send()
+            list(intruder.frames(1))
+            self.assertIsInstance(intruder.ask(PingReq()), PingAns)
 
     def test_header(self) -> None:
         """Another overlay, version, TTL, list or option: the RFC's error for each, or silence."""
