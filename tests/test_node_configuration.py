@@ -171,7 +171,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.world.until(lambda: all(self.world.settled(node) for node in others))
 
     def test_cannot_comply(self) -> None:
-        """A node that cannot follow a document leaves in good order."""
+        """A node that cannot follow a document leaves in good order. [6940-11.1-40]"""
         excluded: list[CannotComply] = []
         self.second._tell_excluded = excluded.append
         self.first.updates.offer(self.world.document(mandatory_extensions=("urn:example:unheard-of",)))

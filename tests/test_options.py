@@ -22,6 +22,7 @@ class NodeOptionsTests(SynchronousTestCase):
         return str(self.assertRaises(UsageError, parsed, *arguments))
 
     def test_the_overlay_is_all_that_must_be_said(self) -> None:
+        """[6940-11.2-2]"""
         options = parsed("--overlay", "Example.ORG.")
         self.assertEqual(options["overlay"], "example.org")
         self.assertEqual((options["bind"], options["advertise"]), ([], []))
