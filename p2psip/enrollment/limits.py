@@ -82,12 +82,15 @@ class _Counted(ProtocolWrapper):
 
     source = ""
     deadline: IDelayedCall | None = None
+    counts = False
+    """Not any more once it gave way."""
 
 
 class BoundedConnections(WrappingFactory):
-    """Refuses connections beyond `total`, and `per_address` of one address; ends each after `lifetime` s.
+    """Refuses connections beyond `per_address` of one address; ends each after `lifetime` s.
 
-    It has to stand below TLS, so that handshakes count as well.
+    Beyond `total` the oldest gives way, of the address with the most: so a few strangers keep nobody out.  It has
+    to stand below TLS, so that handshakes count as well.
     """
 
     protocol = _Counted
@@ -112,9 +115,11 @@ class BoundedConnections(WrappingFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A protocol for a new connection, or None to close it."""
         source = source_key(getattr(addr, "host", ""))
-        if self._open.total() >= self._total or self._open[source] >= self._per_address:
+        if self._open[source] >= self._per_address:
             self.refused += 1
             return None
+        if self._open.total() >= self._total:
+            self._make_room()
         protocol: Any = super().buildProtocol(addr)
         if protocol is not None:
             protocol.source = source
@@ -124,13 +129,26 @@ class BoundedConnections(WrappingFactory):
         """A connection is open."""
         super().registerProtocol(p)  # type: ignore[no-untyped-call]
         self._open[p.source] += 1
+        p.counts = True
         p.deadline = self._clock.callLater(self._lifetime, p.abortConnection)
 
     def unregisterProtocol(self, p: _Counted) -> None:
         """A connection is closed."""
         super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
-        self._open[p.source] -= 1
-        if not self._open[p.source]:
-            del self._open[p.source]
+        self._discount(p)
         if p.deadline is not None and p.deadline.active():
             p.deadline.cancel()
+
+    def _make_room(self) -> None:
+        self.refused += 1
+        busiest, _ = self._open.most_common(1)[0]
+        oldest = next(p for p in self.protocols if p.source == busiest and p.counts)
+        self._discount(oldest)
+        oldest.abortConnection()
+
+    def _discount(self, p: _Counted) -> None:
+        if p.counts:
+            p.counts = False
+            self._open[p.source] -= 1
+            if not self._open[p.source]:
+                del self._open[p.source]

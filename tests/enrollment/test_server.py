@@ -561,11 +561,13 @@ class LimitsTests(SynchronousTestCase):
             opened.append(protocol)
             return True
 
-        hosts = ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
-        self.assertEqual([connect(host) for host in hosts], [True, True, False, True, True, False])
-        self.assertEqual(factory.refused, 2)
-        opened[0].connectionLost(None)
-        self.assertEqual([connect(host) for host in ("192.0.2.1", "192.0.2.1")], [True, False])
+        hosts = ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
+        self.assertEqual([connect(host) for host in hosts], [True, True, False, True, True])
+        self.assertEqual(factory.refused, 1)
+        # There is room still, at the cost of whoever has most.
+        self.assertTrue(connect("192.0.2.4"))
+        self.assertEqual([p.source for p in factory.protocols], [f"192.0.2.{n}" for n in (1, 2, 3, 4)])
+        self.assertEqual([connect(host) for host in ("192.0.2.1", "192.0.2.1", "192.0.2.1")], [True, True, False])
         clock.pump([1] * 100)
         self.assertEqual(factory.protocols, {})
         self.assertEqual([connect(host) for host in ("192.0.2.1", "192.0.2.1")], [True, True])
