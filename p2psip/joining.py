@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from .config.accept import accept_first, trust_of
 from .config.document import Configuration, ConfigurationError
+from .config.kinds import Kind
 from .enrollment.authority import OverlayAuthority
 from .enrollment.client import (
     EnrollmentClient,
@@ -78,6 +79,7 @@ def found(
     state: StateDirectory,
     bootstrap_nodes: Sequence[tuple[str, int]],
     enrollment_servers: Sequence[str],
+    kinds: Sequence[Kind],
     key_type: str,
 ) -> Credentials:
     """Found the overlay of `authority` in `state`: its first document and this node's certificate.
@@ -85,7 +87,7 @@ def found(
     Each file is whole or not there, and the certificate comes last: whatever interrupts this, it can go on.
     """
     key = _key(state, key_type)
-    document = first_document(authority, bootstrap_nodes, enrollment_servers, time.time())
+    document = first_document(authority, bootstrap_nodes, enrollment_servers, time.time(), kinds)
     certificate = authority.enroll_founder("founder", key)
     return _keep(state, document, key, certificate)
 

@@ -133,6 +133,7 @@ class NodeService(Service):
         self.state = state
         self.reactor = reactor
         self.phase = "starting"
+        self._plugins = installed()
         self.overlay: str = options["overlay"]
         self.node: Node | None = None
         self.phones: Phones | None = None
@@ -238,6 +239,7 @@ class NodeService(Service):
                 self.state,
                 [(address, self.options["reload-port"]) for address in self.advertised],
                 [self.authority.url],
+                [kind for usage in self._plugins.usages for kind in usage.kinds],
                 self.options["key-type"],
             )
         self.phase = "enrolling"
@@ -287,7 +289,7 @@ class NodeService(Service):
             Signer(credentials.identity, credentials.key),
             credentials.key,
             self._storage,
-            installed(),
+            self._plugins,
             clock=self.reactor,
             now=time.time,
             random=SystemRandom(),

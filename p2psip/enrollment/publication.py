@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..config.accept import publish
-from ..config.defaults import default_configuration
+from ..config.defaults import KINDS, default_configuration
 from ..config.document import Configuration, next_sequence
+from ..config.kinds import Kind
 from ..config.write import write_document
 from .authority import OverlayAuthority
 
@@ -21,10 +22,12 @@ def first_document(
     bootstrap_nodes: Sequence[tuple[str, int]],
     enrollment_servers: Sequence[str],
     now: float,
+    kinds: Sequence[Kind] = KINDS,
 ) -> bytes:
     """The document with which the authority's overlay is founded.
 
     :param enrollment_servers: URLs to POST requests to, ``https://192.0.2.1:8443/enroll``.
+    :param kinds: those that the installed usages define.
     """
     configuration = default_configuration(
         authority.overlay,
@@ -34,6 +37,7 @@ def first_document(
         now=now,
         bootstrap_nodes=bootstrap_nodes,
         enrollment_servers=enrollment_servers,
+        kinds=kinds,
     )
     return _published(authority, configuration)
 

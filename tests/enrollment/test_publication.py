@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.config.accept import accept_first, accept_update, trust_of
+from p2psip.config.defaults import KINDS
 from p2psip.config.document import ConfigurationError
 from p2psip.enrollment.publication import first_document, next_document
 from p2psip.ids import NodeId
+from p2psip.node import installed
 from p2psip.security.signing import Verifier
 
 from . import world
@@ -33,6 +37,13 @@ class PublicationTests(SynchronousTestCase):
         self.assertEqual(self.first.configuration_signers, (self.authority.configuration_signer().node_id,))
         self.assertEqual(set(self.first.kinds), {0x1, 0x3, 0x10})
         self.assertEqual({k.signer for k in self.first.kinds.values()}, {self.authority.kind_signer().node_id})
+
+    def test_kinds(self) -> None:
+        """Those of the usages that are installed: without others, the ones that a new overlay has anyway."""
+        self.assertEqual({kind for usage in installed().usages for kind in usage.kinds}, set(KINDS))
+        kind = replace(KINDS[0], kind_id=0xF0000001, name="")
+        document = first_document(self.authority, [], [], NOW, [*KINDS, kind])
+        self.assertEqual(set(accept_first(document, OVERLAY, NOW).kinds), {0x1, 0x3, 0x10, 0xF0000001})
 
     def test_next(self) -> None:
         """Members of the first accept it; what is not changed stays."""
