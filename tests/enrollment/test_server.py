@@ -547,7 +547,6 @@ class LimitsTests(SynchronousTestCase):
         clock = Clock()
         inner = BoundedSite(Resource(), clock)
         factory = BoundedConnections(inner, clock, total=4, per_address=2, lifetime=100)
-        opened = []
 
         def connect(host: str) -> bool:
             from twisted.internet.address import IPv4Address
@@ -558,7 +557,6 @@ class LimitsTests(SynchronousTestCase):
             transport = StringTransport()
             transport.abortConnection = lambda: protocol.connectionLost(None)  # type: ignore[method-assign]
             protocol.makeConnection(transport)
-            opened.append(protocol)
             return True
 
         hosts = ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
