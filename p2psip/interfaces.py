@@ -1,12 +1,10 @@
-"""The seams of the house: through one of these every floor is reached, and so can be replaced.
+"""The seams of the house: what can be replaced, by another overlay algorithm, another link, or a fake in a test.
 
-By another overlay algorithm, by another link, by a fake in a test, or by ten thousand of them in the
-simulator.
-
-Where a method answers a Deferred the caller may await it.  Methods named for something that happened
-(`link_opened`, `message_received`) are told, not asked: they answer nothing and must not raise.  What
-`twisted.plugin` finds are *factories*; each node builds its own instance from them and lends it a host
-interface, never the node itself.
+Where a method answers a Deferred the caller may await or cancel it; it fails, and does not raise, unless its text
+says so.  Methods named for something that happened (`link_opened`, `message_received`) are told, not asked: they
+answer nothing and must not raise.  What `twisted.plugin` finds are *factories*; each node builds its own instance
+from them and lends it a host interface, never the node itself.  A host's attributes are to be read each time that
+they are needed: the configuration, and the certificate behind a signer, change while a node runs.
 """
 
 from __future__ import annotations
@@ -29,7 +27,9 @@ if TYPE_CHECKING:
     from .config.document import Configuration
     from .config.kinds import Kind
     from .ids import NodeId, ResourceId
+    from .security.certificates import PrivateKey
     from .security.identity import Identity
+    from .security.trust import Trust
     from .wire.codec import Struct
     from .wire.contents import MessageExtension
     from .wire.header import Destination
@@ -161,10 +161,14 @@ class ILinkProtocol(Interface):
         """Where others can reach this node, for Attach requests and answers."""
 
     def connect(candidates: Sequence[IceCandidate], expected: NodeId) -> Deferred[ILink]:
-        """Open a link to whichever of `candidates` answers first; its certificate must name `expected`."""
+        """Open a link to whichever of `candidates` answers first; its certificate must name `expected`.
+
+        The owner hears `link_opened` before this fires.  Fails with LinkError; the caller sets the time limit, by
+        cancelling.
+        """
 
     def connect_to_bootstrap(address: str, port: int) -> Deferred[ILink]:
-        """Open a link to whatever valid node of the overlay is there (RFC 6940 §11.4)."""
+        """Open a link to whatever valid node of the overlay is there (RFC 6940 §11.4); otherwise as `connect`."""
 
     def offer_application(expected: NodeId, application: int) -> (
         tuple[Sequence[IceCandidate], Deferred[IApplicationConnection]]
@@ -179,7 +183,7 @@ class ILinkProtocol(Interface):
     def connect_application(
         candidates: Sequence[IceCandidate], expected: NodeId, application: int
     ) -> Deferred[IApplicationConnection]:
-        """Open the application connection that `expected` offered with `candidates`."""
+        """Open the application connection that `expected` offered with `candidates`.  Fails with LinkError."""
 
 
 class ILinkHost(Interface):
@@ -187,8 +191,8 @@ class ILinkHost(Interface):
 
     owner: ILinkOwner = Attribute("Who is told of links and messages.")
     signer: ISigner = Attribute("Our identity.")
-    private_key: Any = Attribute("Our key, a `cryptography` private key, for the TLS handshake.")
-    trust: Any = Attribute("`p2psip.security.trust.Trust`: judges the certificate of the other end.")
+    private_key: PrivateKey = Attribute("Our key, for the TLS handshake.")
+    trust: Trust = Attribute("Judges the certificate of the other end: `trust.identify(der, intermediates)`.")
     configuration: Configuration = Attribute("The current configuration document.")
     clock: IReactorTime = Attribute("The time.")
     random: Random = Attribute("Chance.")
@@ -199,14 +203,15 @@ class ILinkProtocolFactory(IPlugin):
 
     name: str = Attribute("The protocol's name.")
     link_type: int = Attribute("Its OverlayLinkType.")
-    ice: bool = Attribute("Whether it belongs to overlays that use ICE.")
+    ice: bool = Attribute("Whether it is for overlays with ICE; a node takes those that fit the document's no-ice.")
 
     def build(
         host: ILinkHost, reactor: Any, addresses: Sequence[str], port: int, advertise: Sequence[str] = ()
     ) -> ILinkProtocol:
-        """Make the link protocol of one node, bound to `addresses` (none: to all) and `port`.
+        """Make the link protocol of one node, to be bound to `addresses` (none: to all) and `port`.
 
-        Candidates name the addresses in `advertise`, if there are any; else the bound ones.
+        Candidates name the addresses in `advertise`, if there are any; else the bound ones.  `reactor` is what
+        the node was given as its clock: in a service Twisted's reactor, with every interface for the network.
         """
 
 
@@ -242,7 +247,8 @@ class IMessaging(Interface):
         """Send `body` as a signed request, retransmitting it as RFC 6940 §6.2.1 says.
 
         `signer` is the node's own unless given; `certificates` (DER) are those of the values within.
-        Fails with the RELOADError that the answer carries, or RequestTimeout.
+        Fails with the RELOADError that the answer carries, or with one of this node's: RequestTimeout where no answer
+        came or the node stops, MessageTooLarge, TooManyRequests.
         """
 
 
@@ -259,7 +265,11 @@ class ITopologyHost(IMessaging):
     random: Random = Attribute("Chance.")
 
     def hand_over(joining_peer: NodeId, low: bytes, high: bytes) -> Deferred[None]:
-        """Store to `joining_peer` every resource in (low, high] (RFC 6940 §10.5, step 6)."""
+        """Store to `joining_peer` every resource in (low, high] (RFC 6940 §10.5, step 6).
+
+        Also before a Leave, to who will be responsible.  What comes to be stored there meanwhile goes along.  Fails
+        with the error with which that peer could not be reached.
+        """
 
     def bootstrap_peers() -> Deferred[Sequence[NodeId]]:
         """Repeat the discovery of the first join (RFC 6940 §11.4, §10.7.4.4): who of the overlay is there?
@@ -278,7 +288,11 @@ class ITopologyHost(IMessaging):
 
 
 class ITopologyPlugin(Interface):
-    """An overlay algorithm at work in one node (RFC 6940 §6.4)."""
+    """An overlay algorithm at work in one node (RFC 6940 §6.4).
+
+    It is built before there are links, and asked from then on.  Its Update and its answer to RouteQuery have the
+    structures of CHORD-RELOAD (`p2psip.wire.chord`): no others are read from the wire as yet.
+    """
 
     joined: bool = Attribute("Whether this node is part of the overlay now.")
 
@@ -309,18 +323,19 @@ class ITopologyPlugin(Interface):
         """Whether an answer from `signer` for `resource` is believable: nobody nearer is known (§6.3.4)."""
 
     def join() -> Deferred[None]:
-        """Become a peer: a bootstrap link is up.  Fails when that cannot be done now; it may be called
-        again.
+        """Become a peer: a bootstrap link is up.
+
+        Fails with RELOADError or LinkError when that cannot be done now; it is called again, after a pause.
         """
 
     def found() -> None:
-        """Become the first peer of the overlay: responsible for everything."""
+        """Become the first peer of the overlay, responsible for everything; also anew, when all others are lost."""
 
     def leave() -> Deferred[None]:
         """Cease to be a peer: hand the data on and tell the neighbors.  Never fails."""
 
     def answer_join(request: Request) -> Struct | Deferred[Struct]:
-        """Answer a Join."""
+        """Answer a Join; this and the following raise (or fail with) the RELOADError to answer instead."""
 
     def answer_leave(request: Request) -> Struct | Deferred[Struct]:
         """Answer a Leave."""
@@ -349,7 +364,7 @@ class ITopologyPlugin(Interface):
         """For `status --json`: at least neighbors {predecessors, successors} and fingers, Node-IDs in hex."""
 
     def stop() -> None:
-        """Stop every timer, telling nobody (after `leave`, or when the process ends at once)."""
+        """Stop every timer, telling nobody (after `leave`, or when the process ends at once), for good."""
 
 
 class ITopologyFactory(IPlugin):
@@ -358,7 +373,10 @@ class ITopologyFactory(IPlugin):
     name: str = Attribute("The ``topology-plugin`` element's text, such as 'CHORD-RELOAD'.")
 
     def build(host: ITopologyHost) -> ITopologyPlugin:
-        """Make the plug-in of one node.  Raises ValueError for a configuration that it cannot support."""
+        """Make the plug-in of one node.
+
+        :raises ValueError: it cannot support the configuration, such as the length of its Node-IDs.
+        """
 
     def build_client(host: ITopologyHost) -> ITopologyPlugin:
         """Make the same for a client (RFC 6940 §4.2): it is responsible for nothing, and no hop of others."""
@@ -379,7 +397,11 @@ class IAccessPolicy(IPlugin):
         value: StoredData,
         resource_id: Callable[[bytes], ResourceId],
     ) -> bool:
-        """Whether `signer` may write `value` at `resource`; `resource_id` is the overlay's hash."""
+        """Whether `signer` may write `value` at `resource`; `resource_id` is the overlay's hash.
+
+        Asked of the signer of each value and of the sender of a Store, where it is stored, copied and fetched: it
+        may look at its arguments alone, and must not raise, whatever a stranger put into `value`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,8 +420,7 @@ class Stored:
     replicas: Sequence[NodeId] = field(default=())
 
 
-# -- Messaging Service Boundary
-# -------------------------------------------------------------------------------
+# -- Messaging Service Boundary ---------------------------------------------------------------------------
 
 
 class IOverlay(IMessaging):
@@ -425,18 +446,23 @@ class IOverlay(IMessaging):
         """Sign and store `values` (DataValue, ArrayEntry or DictionaryEntry, as the Kind wants) under `name`.
 
         `lifetime` is in seconds.  `signer` is the node's own unless given; it signs the values and the
-        request. Fails with the RELOADError of the responsible peer.
+        request.  With `generation` it is done only while the generation counter is that (RFC 6940 §7.4.1); 0 does
+        not ask.  Fails as `request`.
         """
 
     def fetch(name: bytes, kind_id: int, keys: Sequence[bytes] = ()) -> Deferred[Sequence[FetchedValue]]:
         """Every existing, verified value of a Kind under `name`; for a dictionary only `keys`, if any are
         given.
 
-        Values that are not believable are left out and counted.
+        Values that are not believable are left out and counted.  Fails as `request`, and with UnknownKind where the
+        overlay has no such Kind.
         """
 
     def app_attach(node_id: NodeId, application: int) -> Deferred[IApplicationConnection]:
-        """Open a secured connection to `node_id` for an application's own protocol (RFC 6940 §6.5.2)."""
+        """Open a secured connection to `node_id` for an application's own protocol (RFC 6940 §6.5.2).
+
+        Fails with RELOADError or LinkError.
+        """
 
     def count(cause: str) -> None:
         """Count something refused, for `status --json` under `rejected`."""
@@ -446,10 +472,16 @@ class IUsage(Interface):
     """An application of the overlay, at work in one node (RFC 6940 §5.2)."""
 
     def start() -> Deferred[None]:
-        """Begin: the node has joined.  Called again after the node had to join anew."""
+        """Begin: the node has joined.  Called again, with no `stop` between, after the node had to join anew.
+
+        A failure is logged, and changes nothing else.
+        """
 
     def stop() -> Deferred[None]:
-        """Withdraw what was stored and end.  Never fails."""
+        """Withdraw what was stored and end: the node leaves as soon as this fires.  Never fails.
+
+        Not called where `start` never was.
+        """
 
     def application_connected(connection: IApplicationConnection) -> None:
         """Another node opened a connection for this usage's application."""
@@ -459,8 +491,11 @@ class IUsageFactory(IPlugin):
     """What a usage package offers to `twisted.plugin`."""
 
     name: str = Attribute("Short and unique: 'sip', 'turn', 'certificate'.")
-    kinds: Sequence[Kind] = Attribute("The Kinds it defines, with their defaults for a new overlay.")
-    applications: Sequence[int] = Attribute("Its Application-IDs for AppAttach.")
+    kinds: Sequence[Kind] = Attribute(
+        "The Kinds it defines: an overlay that is founded where it is installed has them from the first; "
+        "`p2psip authority publish` brings them into one that is there."
+    )
+    applications: Sequence[int] = Attribute("Its Application-IDs for AppAttach, which no other usage may have.")
 
     def build(overlay: IOverlay) -> IUsage:
         """Make the usage of one node."""

@@ -122,12 +122,7 @@ class Bootstrap:
         return found.addCallbacks(lambda link: [link.node_id], lambda failure: connected)
 
     def _open(self, place: Place) -> Deferred[ILink]:
-        try:
-            opened = self._connect(*place)
-        except LinkError as error:
-            opened = Deferred()
-            opened.errback(error)
-        return opened.addTimeout(PATIENCE, self._clock).addCallback(self._not_ourselves)
+        return self._connect(*place).addTimeout(PATIENCE, self._clock).addCallback(self._not_ourselves)
 
     def _not_ourselves(self, link: ILink) -> ILink:
         if link.node_id == self._node_id:
