@@ -279,9 +279,7 @@ class ITopologyHost(IMessaging):
         """
 
     def responsibility_changed() -> None:
-        """Neighbors or our span have changed: replicate, and forget what is no longer ours to keep
-        (§10.7.3).
-        """
+        """Neighbors or our span have changed: replicate, and forget what is no longer ours to keep (§10.7.3)."""
 
     def lost_overlay() -> None:
         """No successor is left: the node has to join again (RFC 6940 §10.7.1)."""
@@ -312,9 +310,7 @@ class ITopologyPlugin(Interface):
         """The other peers that should hold copies of `resource`, when this node is responsible for it."""
 
     def replica_expected(resource: ResourceId, sender: NodeId) -> bool:
-        """Whether this node should hold a copy of `resource`, and `sender` may bring it (RFC 6940
-        §7.4.1.1).
-        """
+        """Whether this node should hold a copy of `resource`, and `sender` may bring it (RFC 6940 §7.4.1.1)."""
 
     def still_keeps(resource: ResourceId) -> bool:
         """Whether this node is responsible for `resource` or within its replica set (RFC 6940 §10.7.3)."""
@@ -350,9 +346,7 @@ class ITopologyPlugin(Interface):
         """`node_id` attached with send_update: send it an Update of type full."""
 
     def responsible_ppb() -> int:
-        """The part of the ring that this node is responsible for, in parts per billion (RFC 6940
-        §6.4.2.5).
-        """
+        """The part of the ring that this node is responsible for, in parts per billion (RFC 6940 §6.4.2.5)."""
 
     def link_opened(node_id: NodeId) -> None:
         """A node was connected."""
