@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -170,7 +170,7 @@ class Enrollment:
             raise StartError(f"the enrollment server gave a certificate that is no good: {e}") from e
         return _keep(self._state, document, key, certificate)
 
-    async def _patiently(self, ask: Callable[[], Any]) -> bytes:
+    async def _patiently(self, ask: Callable[[], Awaitable[bytes]]) -> bytes:
         try:
             return await with_patience(ask, self._reactor, self._waiting)
         except EnrollmentError as e:

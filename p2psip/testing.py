@@ -31,7 +31,7 @@ from .ids import NodeId
 from .interfaces import ISigner, IUsageFactory
 from .links.memory import MemoryLinkFactory, MemoryNetwork
 from .node import Node, installed
-from .security.certificates import generate_key, make_authority
+from .security.certificates import PrivateKey, generate_key, make_authority
 from .security.identity import Identity
 from .security.signing import Signer
 from .storage.interfaces import IStorage
@@ -53,7 +53,7 @@ class TooLong(AssertionError):
 class Credentials:
     """A key, and a signer for the one Node-ID of its certificate."""
 
-    key: Any
+    key: PrivateKey
     signer: Signer
 
     @property
@@ -115,7 +115,7 @@ class World:
     # -- Identities -----------------------------------------------------------------------------------------
 
     def credentials(
-        self, user_name: str, node_id: NodeId | None = None, role: str = "peer", key: Any = None
+        self, user_name: str, node_id: NodeId | None = None, role: str = "peer", key: PrivateKey | None = None
     ) -> Credentials:
         """A certificate for `user_name`, with a random Node-ID unless one is given."""
         if node_id is None:

@@ -20,6 +20,7 @@ from twisted.web.server import Request
 
 from ..config.document import Configuration
 from ..config.write import write_document
+from ..security.certificates import PrivateKey
 from ..security.identity import CertificateError, Identity
 from ..security.trust import Trust
 from ..sip.digest import DigestCredentials
@@ -73,7 +74,7 @@ class EnrollmentServer:
         self._renewals_by_node = Allowance(rate=1 / 600, burst=10.0)
         self.counters: Counter[str] = Counter()
 
-    def factory(self, chain: Sequence[bytes], private_key: Any) -> IProtocolFactory:
+    def factory(self, chain: Sequence[bytes], private_key: PrivateKey) -> IProtocolFactory:
         """The server as a factory for TCP ports; see `OverlayAuthority.server_credentials`."""
         site = BoundedSite(self._resources(), self._reactor)
         tls = TLSMemoryBIOFactory(ServerCreator(chain, private_key), False, site, self._reactor)

@@ -27,7 +27,9 @@ from ..interfaces import (
     ITopologyPlugin,
     Stored,
 )
+from ..security.certificates import PrivateKey
 from ..security.identity import Identity
+from ..security.trust import Trust
 from ..storage.replication import Replication
 from ..transport.app_attach import AppAttachments
 from ..transport.attach import Attachments
@@ -93,7 +95,7 @@ class RenewableSigner:
 class LinkHost:
     """What link protocols get."""
 
-    def __init__(self, node: Parts, private_key: Any, trust: Any) -> None:
+    def __init__(self, node: Parts, private_key: PrivateKey, trust: Trust) -> None:
         self._node = node
         self.owner: ILinkOwner = Links(node)
         self.signer: ISigner = node.signer

@@ -26,6 +26,7 @@ from ..interfaces import (
     IUsage,
     IVerifier,
 )
+from ..security.certificates import PrivateKey
 from ..security.signing import Verifier
 from ..storage.answers import StorageAnswers
 from ..storage.interfaces import IStorage
@@ -83,7 +84,7 @@ class Node:
         self,
         configuration: Configuration,
         signer: ISigner,
-        private_key: Any,
+        private_key: PrivateKey,
         storage: IStorage,
         plugins: Plugins,
         *,
@@ -174,7 +175,7 @@ class Node:
         )
 
     def _wire_links(
-        self, private_key: Any, addresses: Sequence[str], port: int, advertise: Sequence[str]
+        self, private_key: PrivateKey, addresses: Sequence[str], port: int, advertise: Sequence[str]
     ) -> None:
         self._link_host = LinkHost(self, private_key, self.trust)
         ice = not self.configuration.no_ice
