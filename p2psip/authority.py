@@ -16,10 +16,10 @@ from .config.document import Configuration
 from .config.parse import parse
 from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
+from .enrollment.client import ENROLL
 from .enrollment.publication import next_document
 from .enrollment.server import EnrollmentServer
 from .ids import NodeId
-from .joining import ENROLL
 from .running import Running
 from .sip.uri import bracketed
 from .startup import StartError

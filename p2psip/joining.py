@@ -16,6 +16,7 @@ from .config.document import Configuration, ConfigurationError
 from .config.kinds import Kind
 from .enrollment.authority import OverlayAuthority
 from .enrollment.client import (
+    ENROLL,
     EnrollmentClient,
     EnrollmentError,
     document_url,
@@ -36,9 +37,6 @@ from .security.certificates import (
 from .security.identity import CertificateError, Identity
 from .startup import Discovered, JoinByDocument, JoinByToken, StartError
 from .state import StateDirectory, write_file
-
-ENROLL = "/enroll"
-"""Where an enrollment server of ours takes requests; its other resources are beside it."""
 
 REFETCH_BEFORE = 7 * 86400.0, 60 * 86400.0
 """Seconds before a document expires: between these is the time to fetch it anew."""

@@ -189,7 +189,12 @@ class Accounts:
         return gone
 
     def set_password(self, name: str, password: str) -> None:
-        """Set the account's own password, for enrollment and the web page."""
+        """Set the account's own password, for enrollment and the web page.
+
+        :raises AccountError: it is empty, or there is no such account.
+        """
+        if not password:
+            raise AccountError("the password is empty")
         self._change(name, password=self._hashes.make(password))
 
     def set_node_quota(self, name: str, node_quota: int) -> None:

@@ -38,6 +38,8 @@ from ..sip.interfaces import DeviceCredential
 from .accounts import Revocation
 from .tls import TrustedServer, named_server
 
+ENROLL: Final = "/enroll"
+"""Where an enrollment server of ours takes requests; its other resources are beside it."""
 TIMEOUT: Final = 20.0
 """Seconds that one exchange may take."""
 IDLE: Final = 10
@@ -112,7 +114,7 @@ class EnrollmentClient:
         self, reactor: Any, urls: Sequence[str], server: TrustedServer, enrollment_urls: Sequence[str] = ()
     ) -> None:
         self.urls = tuple(url.rstrip("/") for url in urls)
-        self._enrollment_urls = tuple(enrollment_urls) or tuple(url + "/enroll" for url in self.urls)
+        self._enrollment_urls = tuple(enrollment_urls) or tuple(url + ENROLL for url in self.urls)
         self._exchange = _Exchange(reactor, server)
 
     def close(self) -> Deferred[None]:

@@ -254,6 +254,9 @@ class RegistrarCredentials:
             self._drop_client()
             self.counters["revocations unread"] += 1
             self.log.debug("the revocation list cannot be read now: {error}", error=str(e))
+        except sqlite3.Error as e:
+            # A full disk, say: what was revoked is read again, from the same place, until it can be kept.
+            self.log.error("what was revoked cannot be kept now: {error}", error=str(e))
 
     def _cursor(self) -> str:
         row = self._database.execute("SELECT cursor FROM revocations").fetchone()

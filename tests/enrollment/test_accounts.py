@@ -86,6 +86,7 @@ class AccountsTests(SynchronousTestCase):
         password = self.accounts.add(NewUser("alice"))
         for guess in ("", password, "None"):
             self.assertIsNone(self.accounts.with_password("alice", guess))
+        self.assertRaises(AccountError, self.accounts.set_password, "alice", "")
 
     def test_unknown(self) -> None:
         for call in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,21 @@ class CredentialsTests(SynchronousTestCase):
         self.assertEqual(self.revoked, [("alice", "")])
         self.clock.advance(600)
         self.assertEqual(self.revoked, [("alice", "")])
+
+    def test_revoked_while_nothing_can_be_kept(self) -> None:
+        """The list is looked at again, and read from where it was."""
+        self.devices()
+        self.registrar.start()
+        database = sqlite3.connect(self.path)
+        self.addCleanup(database.close)
+        database.execute("ALTER TABLE revocations RENAME TO away")
+        self.authority.accounts.remove("alice")
+        self.clock.advance(60)
+        database.execute("ALTER TABLE away RENAME TO revocations")
+        self.revoked.clear()
+        self.clock.advance(60)
+        self.assertEqual(self.revoked, [("alice", "")])
+        self.assertFalse(self.registrar.known("alice"))
 
     def test_old_revocations_again(self) -> None:
         """Told once more, by a copy of the authority, they do not hit what was made anew since."""
