@@ -13,7 +13,7 @@ from .control import Call, ControlError, Route
 from .enrollment.accounts import NewUser
 from .enrollment.archive import export_authority
 from .enrollment.database import AccountError
-from .sip.uri import bracketed
+from .hostport import bracketed
 from .startup import StartError
 
 

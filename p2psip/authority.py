@@ -19,9 +19,9 @@ from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.client import ENROLL
 from .enrollment.publication import next_document
 from .enrollment.server import EnrollmentServer
+from .hostport import address_text
 from .ids import NodeId
 from .running import Running
-from .sip.uri import bracketed
 from .startup import StartError
 
 DAY: Final = 86400.0
@@ -76,7 +76,7 @@ class AuthorityService:
     def urls(self) -> Sequence[str]:
         """The base URLs of this node's configuration and enrollment server."""
         port = self._service.options["enrollment-port"]
-        return [f"https://{bracketed(address)}:{port}" for address in self._service.advertised]
+        return [f"https://{address_text(address, port)}" for address in self._service.advertised]
 
     @property
     def url(self) -> str:

@@ -14,8 +14,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from .enrollment.credentials import RegistrarCredentials
+from .hostport import address_text
 from .ids import NodeId
-from .links.addresses import address_text
 from .sip.authentication import Authenticator
 from .sip.digest import NonceMint
 from .sip.domain import Domain

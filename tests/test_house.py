@@ -29,7 +29,7 @@ HOUSE = """
     config
     security
     wire
-    __init__ errors ids throttle plugins.__init__
+    __init__ errors hostport ids throttle plugins.__init__
 """
 """A name stands for a module, or a package and all in it that has no more specific name of its own;
 ``plugins.__init__`` for the package's own module alone."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ..errors import LinkError
+from ..hostport import address_text
 from ..wire.codes import CandType, OverlayLinkType
 from ..wire.methods import IceCandidate, IpAddressPort
 
@@ -14,11 +15,6 @@ MOST_CANDIDATES = 8
 """How many of the candidates that somebody sends are tried at most."""
 
 _DOCUMENTATION = ("192.0.2.1", "2001:db8::1")
-
-
-def address_text(host: str, port: int) -> str:
-    """A transport address for people: ``127.0.0.2:6084`` or ``[::1]:6084``."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def numeric(host: str) -> IPv4Address | IPv6Address:

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from ..errors import LinkError
 from ..framing import RETENTION
+from ..hostport import address_text
 from ..ids import NodeId
 from ..interfaces import (
     IApplicationConnection,
@@ -31,7 +32,7 @@ from ..interfaces import (
 from ..security.identity import Identity
 from ..wire.codes import OverlayLinkType
 from ..wire.methods import IceCandidate
-from .addresses import address_text, host_candidates, usable
+from .addresses import host_candidates, usable
 from .application import ApplicationConnection
 from .stream import MemoryStream
 

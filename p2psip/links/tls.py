@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import LinkError
+from ..hostport import address_text
 from ..ids import NodeId
 from ..interfaces import (
     IApplicationConnection,
@@ -32,7 +33,6 @@ from ..throttle import source_key
 from ..wire.codes import OverlayLinkType
 from ..wire.methods import IceCandidate
 from .addresses import (
-    address_text,
     has_ipv6,
     host_candidates,
     numeric,

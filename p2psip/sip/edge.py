@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..hostport import address_text
 from .connections import Connections
 from .errors import SIPParseError, TransactionTimeout, TransportFailure
 from .headers import MAGIC_COOKIE
@@ -45,7 +46,6 @@ from .transport import (
     bound_socket,
     host_and_port,
 )
-from .uri import bracketed
 
 EdgeFlow = DatagramFlow | SIPStream
 
@@ -387,7 +387,7 @@ class SIPEdge:
             port = next((where.port for where in self.listening if where.transport == "TCP"), port)
         if self._advertise is not None and (not host or host in ("0.0.0.0", "::")):
             host = self._advertise
-        return f"{bracketed(host or 'localhost')}:{port or 5060}"
+        return address_text(host or "localhost", port or 5060)
 
     def _finish(self, waiting: Any, flow: Any, result: Response | Failure) -> None:
         if isinstance(waiting, Deferred) and not waiting.called:

@@ -215,11 +215,6 @@ def bare_host(host: str) -> str:
     return host[1:-1].lower() if host[:1] == "[" else host.lower()
 
 
-def bracketed(address: str) -> str:
-    """`address` as a URI or Via spells it: IPv6 in brackets."""
-    return f"[{address}]" if ":" in address and address[0] != "[" else address
-
-
 def _canonical_escapes(text: str | None) -> bytes | None:
     return None if text is None else unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from random import Random
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..errors import LinkError
+from ..hostport import parse_address
 from ..ids import NodeId
 from ..interfaces import ILink
 from ..state import write_file
@@ -29,7 +31,7 @@ PATIENCE = 10.0
 
 
 class BootstrapCache:
-    """Where this node reached others directly, the latest first, at most ten; `save` is called at each change."""
+    """Where others listen whom this node had links to, the latest first, at most ten; `save` is called at each change."""
 
     def __init__(
         self, places: Iterable[Place] = (), save: Callable[[Sequence[Place]], None] | None = None
@@ -44,23 +46,18 @@ class BootstrapCache:
 
     def remember(self, link: ILink) -> None:
         """Cache the other end of `link`, if we opened it: only then is its address one that it listens at."""
-        if not link.outgoing:
-            return
-        place = place_of(link)
-        if place is None or self._places[:1] == [place]:
+        place = parse_address(link.address) if link.outgoing else None
+        if place is not None:
+            self.add(place)
+
+    def add(self, place: Place) -> None:
+        """Cache where another node listens."""
+        if self._places[:1] == [place]:
             return
         known = place in self._places
         self._places = [place, *(other for other in self._places if other != place)][:CACHED]
         if self._save is not None and not known:
             self._save(self.places)
-
-
-def place_of(link: ILink) -> Place | None:
-    """The address and port of the other end of `link`; None where its address is none."""
-    address, _, port = link.address.rpartition(":")
-    if not address or not port.isdecimal():
-        return None
-    return address.removeprefix("[").removesuffix("]"), int(port)
 
 
 def load_places(path: Path) -> Sequence[Place]:
@@ -116,7 +113,7 @@ class Bootstrap:
     def peers(self, bootstrap_nodes: Sequence[Place], links: Iterable[ILink]) -> Deferred[Sequence[NodeId]]:
         """See `ITopologyHost.bootstrap_peers`: one that there is no link of ours to, else those of `links`."""
         places = [*self._cache.places, *bootstrap_nodes]
-        ours = {place_of(link): link.node_id for link in links if link.outgoing}
+        ours = {parse_address(link.address): link.node_id for link in links if link.outgoing}
         connected = [ours[place] for place in dict.fromkeys(places) if place in ours]
         found = self.contact(bootstrap_nodes, [place for place in places if place in ours])
         return found.addCallbacks(lambda link: [link.node_id], lambda failure: connected)
@@ -165,7 +162,10 @@ class _Contact:
 
     def _failed(self, failure: Failure, place: Place) -> None:
         in_turn = self._trying.pop(place, None) is not None
-        reason = failure.getErrorMessage() or type(failure.value).__name__
+        if failure.check(DeferredTimeout):
+            reason = f"no answer within {PATIENCE:.0f} s"
+        else:
+            reason = failure.getErrorMessage() or type(failure.value).__name__
         self._failures.append(f"{place[0]} port {place[1]}: {reason}")
         if in_turn and not self._done:
             self._try_more()

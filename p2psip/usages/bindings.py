@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..hostport import parse_address
 from ..ids import NodeId
 from ..interfaces import IApplicationConnection, IOverlay
 from ..security.identity import Identity
@@ -159,8 +160,7 @@ class Bindings:
                 waiting.callback(result)
 
     def _start(self, connection: IApplicationConnection) -> SIPStream:
-        host, _, port = connection.address.rpartition(":")
-        source = Source(host.strip("[]"), int(port) if port.isdecimal() else 0, "TLS")
+        source = Source(*(parse_address(connection.address) or (connection.address, 0)), "TLS")
         stream = self._edge.stream(_Queries(self, connection), "TLS", source)
         connection.start(stream)
         old = self._streams.pop(connection.node_id, None)

@@ -10,10 +10,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.errors import LinkError
+from p2psip.hostport import address_text
 from p2psip.ids import NodeId
 from p2psip.links.addresses import (
     MOST_CANDIDATES,
-    address_text,
     host_candidates,
     numeric,
     outward_addresses,

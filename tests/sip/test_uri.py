@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.sip.errors import SIPParseError
-from p2psip.sip.uri import SIPURI, AbsoluteURI, TelURI, bracketed, parse_uri
+from p2psip.sip.uri import SIPURI, AbsoluteURI, TelURI, parse_uri
 
 
 def sip(text: str) -> SIPURI:
@@ -106,6 +106,3 @@ class AORTests(SynchronousTestCase):
     def test_none(self) -> None:
         for text in ("sip:example.org", "sip:%00@example.org", "sip:%ff@example.org", "sip:a%0d%0ab@example.org"):
             self.assertEqual(self.assertRaises(SIPParseError, sip(text).aor).status, 404)
-
-    def test_bracketed(self) -> None:
-        self.assertEqual([bracketed(host) for host in ("::1", "[::1]", "1.2.3.4")], ["[::1]", "[::1]", "1.2.3.4"])
