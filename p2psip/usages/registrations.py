@@ -35,14 +35,6 @@ class NotServed(Exception):
     """This node has no credentials of the user, and so cannot store a registration."""
 
 
-@dataclass(slots=True)
-class _Record:
-    """A registration of ours in the overlay."""
-
-    until: float
-    """When it ends, seconds since the epoch."""
-
-
 @dataclass(frozen=True, slots=True)
 class Located:
     """Where an AOR is registered."""
@@ -62,16 +54,17 @@ class Registrations:
     def __init__(self, overlay: IOverlay, signer: Callable[[str], ISigner | None]) -> None:
         self._overlay = overlay
         self._signer = signer
-        self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._until: OrderedDict[str, float] = OrderedDict()
+        """When the registration of ours of each AOR ends in the overlay, seconds since the epoch."""
         self._under_way: dict[str, list[Deferred[None]]] = {}
 
     def __len__(self) -> int:
         """How many registrations of this node's users are stored, as far as it knows."""
-        return len(self._records)
+        return len(self._until)
 
     def forget(self) -> None:
         """Take nothing for stored any more: the node joined anew, so each next refresh stores again."""
-        self._records.clear()
+        self._until.clear()
 
     # -- storing -----------------------------------------------------------------------------------------
 
@@ -86,27 +79,25 @@ class Registrations:
         """
         async with self._turn(aor):
             clock = self._overlay.clock
-            record = self._records.get(aor)
-            if record is not None and record.until >= clock.seconds() + expires:
+            if self._until.get(aor, 0.0) >= clock.seconds() + expires:
                 return
             signer = self._signer_of(aor)
             lifetime = max(1, min(2 * expires, int(signer.identity.not_after - clock.seconds())))
             route = RouteRegistration(destination_list=(NodeDestination(node_id=self._overlay.node_id),))
             await self._store(aor, DataValue(exists=True, value=route.encode()), lifetime, signer)
-            self._records[aor] = _Record(clock.seconds() + lifetime)
-            self._records.move_to_end(aor)
-            while len(self._records) > MOST_AORS:
-                self._records.popitem(last=False)
+            self._until[aor] = clock.seconds() + lifetime
+            self._until.move_to_end(aor)
+            while len(self._until) > MOST_AORS:
+                self._until.popitem(last=False)
 
     async def unregister(self, aor: str) -> None:
         """Remove the registration of `aor` at this node; raises as `register`."""
         async with self._turn(aor):
-            record = self._records.get(aor)
-            remaining = int(record.until - self._overlay.clock.seconds()) + 1 if record is not None else 0
+            remaining = int(self._until.get(aor, 0.0) - self._overlay.clock.seconds()) + 1
             # RFC 6940 s7.4.1.3: a removal must outlive what it removes, or a copy could bring it back.
             lifetime = max(TOMBSTONE, remaining)
             await self._store(aor, DataValue(exists=False, value=b""), lifetime, self._signer_of(aor))
-            self._records.pop(aor, None)
+            self._until.pop(aor, None)
 
     def _signer_of(self, aor: str) -> ISigner:
         signer = self._signer(aor.rpartition("@")[0])

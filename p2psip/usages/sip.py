@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..config.kinds import CERTIFICATE_BY_USER, REGISTERED, SIP_REGISTRATION, Kind
@@ -100,9 +101,9 @@ class SIPUsage:
         """See `IRegistrationStore`."""
         return Deferred.fromCoroutine(self._stored(self.registrations.unregister(aor)))
 
-    async def _stored(self, storing: object) -> None:
+    async def _stored(self, storing: Awaitable[None]) -> None:
         try:
-            await storing  # type: ignore[misc]
+            await storing
         except NotServed:
             raise Unavailable("No Credentials") from None
         except (RELOADError, LinkError) as error:
@@ -136,8 +137,8 @@ class SIPUsage:
         outcomes = await DeferredList([a.addErrback(self._unanswered) for a in asked])
         return [contacts for success, contacts in outcomes if success and contacts]
 
-    def _unanswered(self, failure: object) -> Sequence[Contact]:
-        failure.trap(*EXPECTED)  # type: ignore[attr-defined]
+    def _unanswered(self, failure: Failure) -> Sequence[Contact]:
+        failure.trap(*EXPECTED)
         self._overlay.count("binding query unanswered")
         return ()
 
