@@ -46,6 +46,9 @@ from ..wire.methods import (
     AppAttachReq,
     AttachReqAns,
     ConfigUpdateReq,
+    IceCandidate,
+    IPv4AddrPort,
+    IPv6AddrPort,
     JoinReq,
     LeaveReq,
     PingReq,
@@ -197,6 +200,7 @@ class Node:
             clock,
             count,
             quota,
+            self._remember,
         )
         self.app_attachments = AppAttachments(
             self.node_id, self.link_protocols, request, clock, count, quota
@@ -225,6 +229,13 @@ class Node:
 
     def _connect_to_bootstrap(self, address: str, port: int) -> Deferred[ILink]:
         return self.link_protocols[0].connect_to_bootstrap(address, port)
+
+    def _remember(self, candidates: Sequence[IceCandidate]) -> None:
+        """Another node said where it listens, and has connected to us: it could be bootstrapped from."""
+        link_type = self.link_protocols[0].link_type
+        addresses = [candidate.addr_port for candidate in candidates if candidate.overlay_link == link_type]
+        if addresses and isinstance(addresses[0], (IPv4AddrPort, IPv6AddrPort)):
+            self.bootstrap_cache.add((addresses[0].host, addresses[0].port))
 
     def _wire_storage(self, verifier: IVerifier) -> None:
         policies = {policy.name: policy for policy in self._plugins.policies}

@@ -88,13 +88,14 @@ class _Offer:
         self.asking: Deferred[Answer] | None = None
         self.answered = False
         self.update_promised = False
+        self.candidates: Sequence[IceCandidate] = ()
 
 
 class Attachments:
     """The Attach exchanges of one node, both ways.
 
     `request` is the Message Transport's; `update_requested` is told of each node that asked for an Update with its
-    Attach, once the link is there.
+    Attach, once the link is there; `met` of the candidates of each node that connected on our Attach.
     """
 
     log = Logger()
@@ -109,11 +110,13 @@ class Attachments:
         clock: IReactorTime,
         count: Callable[[str], None],
         quota: AttachQuota,
+        met: Callable[[Sequence[IceCandidate]], None] = lambda candidates: None,
     ) -> None:
         self._node_id = node_id
         self._table = table
         self._protocols = protocols
         self._request = request
+        self._met = met
         self._update_requested = update_requested
         self._clock = clock
         self._count = count
@@ -161,6 +164,7 @@ class Attachments:
             await self._link(node_id)
         finally:
             self._offers.remove(offer)
+        self._met(offer.candidates)
         if send_update and not offer.answered and not offer.update_promised:
             # The other end's own Attach made this link, and does not know that we want an Update.
             await self._request([NodeDestination(node_id=node_id)], self._body(PASSIVE, send_update=True))
@@ -183,7 +187,7 @@ class Attachments:
         else:
             node_id = offer.node_id = answer.signer.node_id
             offer.answered = True
-            self._check_answer(answer.body)
+            offer.candidates = self._check_answer(answer.body)
             if node_id == self._node_id:
                 raise LinkError("the Attach came back to this node itself")
             if isinstance(answer.body, AttachReqAns) and answer.body.send_update:
@@ -192,9 +196,10 @@ class Attachments:
             offer.asking = None
         return offer.node_id
 
-    def _check_answer(self, body: Struct) -> None:
+    def _check_answer(self, body: Struct) -> Sequence[IceCandidate]:
         if not isinstance(body, AttachReqAns) or body.role != ACTIVE:
             raise LinkError("the answer to an Attach makes no sense")
+        return body.candidates
 
     def _when_linked(self, node_id: NodeId) -> None:
         linked = self._table.wait_for(node_id).addTimeout(LINK_PATIENCE, self._clock)

@@ -31,7 +31,10 @@ PATIENCE = 10.0
 
 
 class BootstrapCache:
-    """Where others listen whom this node had links to, the latest first, at most ten; `save` is called at each change."""
+    """Where others listen, if this node had links to them: the latest first, at most ten.
+
+    `save` is called at each change.
+    """
 
     def __init__(
         self, places: Iterable[Place] = (), save: Callable[[Sequence[Place]], None] | None = None

@@ -92,6 +92,7 @@ class Attacher:
         self.peer = Peer(clock, node_id, Configuration(instance_name="example.org"))
         self.connects = 0
         self.updates: list[NodeId] = []
+        self.met: list[Sequence[IceCandidate]] = []
         everyone.append(self)
         self.protocol = FakeLinkProtocol(self, everyone)
         quota = AttachQuota(clock, per_minute=5)
@@ -104,6 +105,7 @@ class Attacher:
             clock,
             self.peer.count,
             quota,
+            self.met.append,
         )
         self.app_attachments = AppAttachments(
             node_id, [self.protocol], self.peer.messaging.request, clock, self.peer.count, quota
@@ -140,6 +142,18 @@ class Neighborhood(SynchronousTestCase):
 
 class AttachTests(Neighborhood):
     """Attach, both ways."""
+
+    def test_where_it_listens(self) -> None:
+        """Whoever connected on our Attach could be bootstrapped from; who did not is no one to remember."""
+        self.small.attachments.attach(self.node(LARGE))
+        run(self.clock)
+        self.assertEqual(self.small.met, [tuple(self.large.protocol.candidates())])
+        self.large.protocol.reachable = False
+        self.small.peer.table.link_to(LARGE).close(LinkError("broken"))
+        attached = self.small.attachments.attach(self.node(LARGE))
+        self.clock.pump([1.0] * 60)
+        self.failureResultOf(attached)
+        self.assertEqual(len(self.small.met), 1)
 
     def test_attach_to_node(self) -> None:
         """The answerer connects, and the requester learns who is there. [6940-6.5.1.13-1] [6940-6.5.1.2-2]

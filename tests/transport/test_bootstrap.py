@@ -67,6 +67,7 @@ class BootstrapTests(SynchronousTestCase):
         failure = self.failureResultOf(found, LinkError)
         for name, _ in places:
             self.assertIn(f"{name} port 1", str(failure.value))
+        self.assertIn("no answer within 10 s", str(failure.value))
 
     def test_nobody_known(self) -> None:
         """An overlay without bootstrap nodes cannot be joined."""
@@ -101,6 +102,15 @@ class CacheTests(SynchronousTestCase):
         self.assertEqual(len(cache.places), 10)
         self.assertEqual(cache.places[:2], (("::1", 6085), ("127.0.0.11", 6084)))
         self.assertEqual(saved[-1], list(cache.places))
+
+    def test_add(self) -> None:
+        """Where a node says that it listens is as good as where it was reached."""
+        saved: list[list[Place]] = []
+        cache = BootstrapCache((("a", 1), ("b", 2)), lambda places: saved.append(list(places)))
+        cache.add(("c", 3))
+        cache.add(("b", 2))
+        self.assertEqual(cache.places, (("b", 2), ("c", 3), ("a", 1)))
+        self.assertEqual(saved, [[("c", 3), ("a", 1), ("b", 2)]])
 
     def test_file(self) -> None:
         """What is saved is loaded again; a spoilt file is an empty one."""
