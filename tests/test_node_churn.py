@@ -233,6 +233,21 @@ class FoundAnewTests(SynchronousTestCase):
         world.until(lambda: all(world.settled(node) for node in world.nodes), 60)
 
 
+    def test_others_out_of_reach(self) -> None:
+        """Whoever founded it anew because nobody could be reached soon looks again, and the two become one."""
+        world = World(4)
+        world.run(60)
+        founder = world.nodes[0]
+        world.network.partition([world.address(founder)])
+        world.kill(founder)
+        back = world.restart(founder, found_after=30.0)
+        world.until(lambda: back.joined, 120)
+        world.run(100)
+        self.assertEqual(back.status()["neighbors"]["successors"], [])
+        world.network.heal()
+        world.until(lambda: all(world.settled(node) for node in world.nodes), 200)
+
+
 class TwoNodesTests(SynchronousTestCase):
     def test_one_restarts(self) -> None:
         """While the other is on its way back as well: they do not throw each other out again and again."""

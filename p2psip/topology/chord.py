@@ -198,6 +198,8 @@ class Chord:
         membership.joined = True
         membership.lost = False
         self._begin()
+        # Where this overlay was there before, the others may only have been out of reach.
+        self._partition.hurry()
         self._updates.announce()
 
     def _joined(self, admitting: NodeId) -> None:

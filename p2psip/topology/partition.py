@@ -24,8 +24,8 @@ class PartitionCheck:
     find ourselves.  When it is somebody else than our successor, we attach to him and tell him what we know;
     Updates among neighbors then close the two rings into one.
 
-    When many neighbors are lost at once, it may be the network that is broken: then the first checks follow
-    sooner.
+    When many neighbors are lost at once, or nobody was there to join, it may be the network that is broken:
+    then the first checks follow sooner.
 
     :param met: called with a peer of the other ring, when there is a link to it.
     """
@@ -53,6 +53,11 @@ class PartitionCheck:
         self._losses = [*(when for when in self._losses if now - when < HURRY), now]
         if len(self._losses) >= min(table.neighbors_wanted, len(table.neighbors())):
             self._losses.clear()
+            self.hurry()
+
+    def hurry(self) -> None:
+        """There may be another ring: make the next checks sooner."""
+        if self._periodic is not None and self._periodic.active():
             self._pause = HURRY
             self._periodic.cancel()
             self._rest()
