@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import SystemRandom
 from typing import Any, Final, TypeVar
@@ -402,16 +402,24 @@ class NodeService(Service):
             self._running.cancel()
         if self._renewing.running:
             self._renewing.stop()
-        if self.phones is not None:
-            await self.phones.stop()
-        if self.node is not None:
-            await (self.node.leave() if self.node.joined else self.node.stop())
-        if self.authority is not None:
-            await self.authority.stop()
-        if self._storage is not None:
-            await self._storage.close()
-        await self._control.stop()
+        for end in self._endings():
+            try:
+                await end()
+            except Exception:  # noqa: BLE001  (the others have to end in good order, the storage above all)
+                self.log.failure("a part of this node did not end in good order")
         self.state.release()
+
+    def _endings(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """What ends each part, in this order."""
+        if self.phones is not None:
+            yield self.phones.stop
+        if self.node is not None:
+            yield self.node.leave if self.node.joined else self.node.stop
+        if self.authority is not None:
+            yield self.authority.stop
+        if self._storage is not None:
+            yield self._storage.close
+        yield self._control.stop
 
 
 __all__ = ["NodeService", "Options", "makeService"]
