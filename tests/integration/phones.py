@@ -67,9 +67,10 @@ class Sipp:
         table.write_text("SEQUENTIAL\n" + "".join(";".join(row) + "\n" for row in rows))
         count = str(len(rows))
         limits = ["-m", count, "-l", count, "-r", str(rate), "-timeout", str(seconds), "-timeout_error"]
+        at = f"[{server}]:{port}" if ":" in server else f"{server}:{port}"
         command += [
-            f"[{server}]:{port}" if ":" in server else f"{server}:{port}", "-inf", str(table), *limits, "-max_socket", "2000", "-trace_msg",
-            "-message_file", str(messages), "-auth_uri", "example.org",
+            at, "-inf", str(table), *limits, "-max_socket", "2000", "-auth_uri", "example.org",
+            "-trace_msg", "-message_file", str(messages),
             "-trace_stat", "-stf", str(folder / "statistics"), "-fd", "1",
         ]  # fmt: skip
         ended = subprocess.run(
