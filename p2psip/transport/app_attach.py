@@ -86,7 +86,9 @@ class AppAttachments:
         served = self.applications.get(body.application)
         if served is None:
             raise NotFound(f"application {body.application} is not served here")
-        if node_id == self._node_id or body.role != PASSIVE:
+        if node_id == self._node_id:
+            raise InvalidMessage("an AppAttach to this node itself")
+        if body.role != PASSIVE:
             raise InvalidMessage("the role of an AppAttach request is 'passive'")
         self._quota.charge(node_id)
         protocol, candidates = choose(self._protocols, body.candidates)
