@@ -29,9 +29,6 @@ class StartError(Exception):
 class Rejoin:
     """The state directory holds credentials."""
 
-    authority: bool
-    """Whether this node may become the first one again by itself."""
-
 
 @dataclass(frozen=True, slots=True)
 class JoinByToken:
@@ -114,7 +111,7 @@ async def decide(
     """
     overlay = options["overlay"]
     if state.has_credentials:
-        return Rejoin(authority=state.has_authority)
+        return Rejoin()
     if options["join"] or options["join-file"]:
         text = options["join"] or _read(options["join-file"])
         try:

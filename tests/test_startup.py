@@ -158,10 +158,10 @@ class DecideTests(SynchronousTestCase):
             {"dns": DNS},
             {"no_create": 1, "client": 1, "no_discovery": 1},
         ):
-            self.assertEqual(self.decide(**options), Rejoin(authority=False), options)
+            self.assertEqual(self.decide(**options), Rejoin(), options)
         self.assertEqual(self.asked, [])
         self.lay("authority/ca.key")
-        self.assertEqual(self.decide(), Rejoin(authority=True))
+        self.assertEqual(self.decide(), Rejoin())
 
     def test_half_enrolled(self) -> None:
         """It takes the same way again, and does not found."""
