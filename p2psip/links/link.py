@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
 from ..errors import LinkError
@@ -18,6 +18,13 @@ TLS_TCP_FH_NO_ICE = "TLS-TCP-FH-NO-ICE"
 
 MOST_QUEUED = 1 << 20
 """Bytes of messages that wait for a link that is blocked; further ones are refused."""
+
+AT_ONCE = 4
+"""Messages that are taken up in one turn of the reactor.
+
+What they cause is sent at the end of the turn: so the other end works on it while this one takes up the next,
+instead of both waiting for each other's whole burst; and no link keeps the others waiting for long.
+"""
 
 
 @implementer(ILink, IPushProducer)
@@ -41,6 +48,8 @@ class TLSLink(SecuredConnection):
         self._queued = 0
         self._failing = False
         self._watch_set = False
+        self._arrived: deque[bytes] = deque()
+        self._taking: IDelayedCall | None = None
 
     @property
     def rtt(self) -> float | None:
@@ -60,6 +69,11 @@ class TLSLink(SecuredConnection):
         self._host.owner.link_opened(self)
 
     def ended(self, reason: Exception | None) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+        # What the other end sent before it closed still counts.
+        self._take_up(len(self._arrived))
         self._host.owner.link_closed(self, reason)
 
     # -- sending
@@ -146,8 +160,31 @@ class TLSLink(SecuredConnection):
         if self._failing and framing.condition is Condition.WORKING:
             self._failing = False
             host.owner.link_recovered(self)
-        for message in messages:
-            host.owner.message_received(self, message)
+        self._arrived.extend(messages)
         if framing.fault is not None:
+            self._take_up(len(self._arrived))
             host.owner.link_rejected("framing", self.address)
             self.close(framing.fault)
+        elif self._taking is None:
+            self._take_up(AT_ONCE)
+            if self._arrived:
+                self.tls.pauseProducing()
+                self._taking = host.clock.callLater(0, self._take_up_more)
+
+    def _take_up(self, most: int) -> None:
+        """Hand on the messages that have arrived, at most so many; none once we are closing."""
+        arrived, owner = self._arrived, self._host.owner
+        for _ in range(min(most, len(arrived))):
+            if self.closing:
+                arrived.clear()
+                return
+            owner.message_received(self, arrived.popleft())
+
+    def _take_up_more(self) -> None:
+        """Go on with what arrived in an earlier turn; nothing more is read until that is done."""
+        self._taking = None
+        self._take_up(AT_ONCE)
+        if self._arrived:
+            self._taking = self._host.clock.callLater(0, self._take_up_more)
+        elif not self.closing:
+            self.tls.resumeProducing()

@@ -36,8 +36,9 @@ class ConnectionTable:
     """Which nodes there are open links to.
 
     A second link to a node is normal (the bootstrap link and the one that Attach makes): the newest is used and the
-    older one drained: still heard, and closed after `drain` seconds.  Where the two ends opened one each within that
-    time, both keep the one that the larger Node-ID opened, so that they do not close each other's.
+    older one drained: still heard, and closed when it has been silent for `drain` seconds.  Where the two ends
+    opened one each within that time, both keep the one that the larger Node-ID opened, so that they do not close
+    each other's.
 
     `connected` and `disconnected` are told when a node can, and can no longer, be reached over a link of its own; a
     link that is failing counts as none.  `kept` says whether the Topology Plug-in routes over a node: the links to
@@ -140,8 +141,14 @@ class ConnectionTable:
     def heard(self, link: ILink) -> None:
         """A message came in on `link`."""
         connection = self._connections.get(link.node_id)
-        if connection is not None:
-            connection.heard = self._clock.seconds()
+        if connection is None:
+            return
+        connection.heard = self._clock.seconds()
+        if link is not connection.link:
+            # The other end still uses it: it may have seen other links fail than we have.
+            call = connection.draining.get(link)
+            if call is not None and call.active():
+                call.reset(self._drain)
 
     def failing(self, link: ILink) -> None:
         """ACKs are overdue on `link` (RFC 6940 §6.6.5)."""

@@ -28,7 +28,7 @@ from p2psip.interfaces import (
     ILinkProtocolFactory,
 )
 from p2psip.links.addresses import host_candidates
-from p2psip.links.link import MOST_QUEUED
+from p2psip.links.link import AT_ONCE, MOST_QUEUED
 from p2psip.links.tls import (
     LINK_TYPE,
     MOST_HANDSHAKES,
@@ -411,6 +411,50 @@ class MessageTests(LinksTestCase):
         cast(Any, link).transport.write(b"\x00" * 20)
         await self.until(lambda: self.owner(b).reasons)
         self.assertIn("unknown type 0", str(self.owner(b).reasons[0]))
+
+    async def test_a_burst_is_taken_up_in_turns(self) -> None:
+        """Of a burst some messages are handed on in each turn of the reactor, all of them in their order."""
+        _, b, link, theirs = await self.pair()
+        sizes: list[int] = []
+        take_up = cast(Any, theirs)._take_up
+
+        def counting(most: int) -> None:
+            before = len(self.owner(b).messages)
+            take_up(most)
+            sizes.append(len(self.owner(b).messages) - before)
+
+        self.patch(theirs, "_take_up", counting)
+        for number in range(50):
+            link.send(b"%d" % number)
+        await self.until(lambda: len(self.owner(b).messages) == 50)
+        self.assertEqual(self.owner(b).messages, [b"%d" % number for number in range(50)])
+        self.assertEqual(max(sizes), AT_ONCE)
+        link.send(b"read again")
+        await self.until(lambda: len(self.owner(b).messages) == 51)
+
+    async def test_a_burst_before_the_end(self) -> None:
+        """What was sent before the other end closed is handed on, before its end is."""
+        _, b, link, _ = await self.pair()
+        for number in range(50):
+            link.send(b"%d" % number)
+        link.close()
+        await self.until(lambda: self.owner(b).reasons)
+        self.assertEqual(len(self.owner(b).messages), 50)
+
+    async def test_nothing_once_closed(self) -> None:
+        """A link that its owner closes hands on no more of what has arrived."""
+        _, b, link, theirs = await self.pair()
+        received = self.owner(b).message_received
+
+        def closing(link: ILink, message: bytes) -> None:
+            received(link, message)
+            theirs.close()
+
+        self.patch(self.owner(b), "message_received", closing)
+        for number in range(50):
+            link.send(b"%d" % number)
+        await self.until(lambda: self.owner(b).reasons)
+        self.assertEqual(self.owner(b).messages, [b"0"])
 
     async def test_back_pressure(self) -> None:
         """A peer that does not read: sending is refused before much is kept, and all taken arrives later."""

@@ -58,6 +58,19 @@ class ConnectionTableTests(SynchronousTestCase):
         self.assertIs(self.table.link_to(LARGER), second)
         self.assertEqual(self.told, [("connected", LARGER)])
 
+    def test_drained_only_while_silent(self) -> None:
+        """A link that the other end still sends on is not closed under what is under way."""
+        first = self.link(LARGER)
+        self.link(LARGER)
+        for _ in range(4):
+            self.clock.advance(10)
+            self.table.heard(first)
+        self.assertFalse(first.closed)
+        self.clock.advance(14.9)
+        self.assertFalse(first.closed)
+        self.clock.advance(0.2)
+        self.assertTrue(first.closed)
+
     def test_both_ends_keep_the_same_of_two(self) -> None:
         """Of two that were opened at once in both directions, the one that the larger Node-ID opened stays."""
         for other in SMALLER, LARGER:
