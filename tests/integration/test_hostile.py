@@ -332,7 +332,10 @@ class MessageTests(Hostile):
                 ({"fragment": 0xC0000010}, "fragment"),
                 ({"destination_list": ()}, "empty Destination List"),
                 ({"destination_list": (OpaqueDestination(opaque_id=b"ab"),)}, "unknown opaque ID"),
-                ({"destination_list": (ResourceDestination(resource_id=b"r" * 16), there)}, "Resource-ID before the end"),
+                (
+                    {"destination_list": (ResourceDestination(resource_id=b"r" * 16), there)},
+                    "Resource-ID before the end",
+                ),
                 ({"via_list": (ResourceDestination(resource_id=b"r" * 16),)}, "malformed Via List"),
             ):
                 intruder.silence(intruder.message(PingReq(), **header))
@@ -350,8 +353,10 @@ class MessageTests(Hostile):
         with self.intruder() as intruder:
             request = intruder.message(PingReq(), configuration_sequence=0)
             intruder.write(intruder.frame(request))
-            codes = [int.from_bytes(message[38 + sum(int.from_bytes(message[at : at + 2]) for at in (32, 34, 36)) :][:2])
-                     for message in intruder.frames(1)]
+            codes = [
+                int.from_bytes(message[38 + sum(int.from_bytes(message[at : at + 2]) for at in (32, 34, 36)) :][:2])
+                for message in intruder.frames(1)
+            ]
             self.assertIn(MessageCode.CONFIG_UPDATE_REQ, codes)
             self.assertIn(MessageCode.ERROR, codes)
 
@@ -591,8 +596,6 @@ class MessageTests(Hostile):
                 raw = body.encode()
 
 
-
-
 class RelayTests(Hostile):
     """A hostile member whose messages go through one node to another."""
 
@@ -688,13 +691,17 @@ class RelayTests(Hostile):
         node_id = status(gone)["node_id"]
         until(lambda: node_id in linked(self.other), 20, "the third is linked")
         self.node.p2psip("authority", "expel", "gone")
-        until(lambda: node_id not in linked(self.other) and node_id not in linked(self.node), 20, "its links are closed")
+        until(
+            lambda: node_id not in linked(self.other) and node_id not in linked(self.node), 20, "its links are closed"
+        )
         type(self).overlay = Overlay(self.node)  # with the new document
         gone.kill()
         gone.start()
         until(
-            lambda: self.rejected().get("link: bad-node")
-            or grown(self.before_there, status(self.other)["rejected"]).get("link: bad-node"),
+            lambda: (
+                self.rejected().get("link: bad-node")
+                or grown(self.before_there, status(self.other)["rejected"]).get("link: bad-node")
+            ),
             10,
             "it is refused",
         )

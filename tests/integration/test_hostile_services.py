@@ -122,7 +122,11 @@ class SIPTests(Quiet):
         chance, udp = Random(1), self.udp()
         for _ in range(300):
             udp.send(chance.randbytes(chance.choice((1, 20, 1400, 60000))))
-        for garbage in (b"\0" + chance.randbytes(4000), b"\x16\x03\x01" + bytes(500), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"):
+        for garbage in (
+            b"\0" + chance.randbytes(4000),
+            b"\x16\x03\x01" + bytes(500),
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        ):
             with self.tcp() as tcp:
                 tcp.sendall(garbage)
                 try:
@@ -319,7 +323,10 @@ class EnrollmentTests(Quiet):
         return received
 
     def post(self, body: bytes, content_type: str = "multipart/form-data; boundary=b", path: str = "/enroll") -> bytes:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         return self.https(head.encode() + body)
 
     def tearDown(self) -> None:
@@ -349,7 +356,11 @@ class EnrollmentTests(Quiet):
             b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
             b"POST /enroll HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
             b"POST /enroll HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 1000,
-            b"POST /enroll HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"ffff\r\n" + b"x" * 65535 + b"\r\nffff\r\n" + b"x" * 65535,
+            b"POST /enroll HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"ffff\r\n"
+            + b"x" * 65535
+            + b"\r\nffff\r\n"
+            + b"x" * 65535,
             b"POST /enroll?username=a&password=b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
             b"DELETE /enroll HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             b"GET /registrar/revocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
@@ -450,5 +461,10 @@ class ControlTests(_Hostile):
 
     def test_garbage(self) -> None:
         """Bytes that are no HTTP."""
-        for data in (b"\xff\xfe\r\n\r\n", b"\x00" * 1000, b"G\xff /status HTTP/1.0\r\n\r\n", b"GET /%ff HTTP/1.0\r\n\r\n"):
+        for data in (
+            b"\xff\xfe\r\n\r\n",
+            b"\x00" * 1000,
+            b"G\xff /status HTTP/1.0\r\n\r\n",
+            b"GET /%ff HTTP/1.0\r\n\r\n",
+        ):
             self.control(data)

@@ -14,9 +14,20 @@ from zope.interface.verify import verifyObject
 
 from p2psip.errors import LinkError
 from p2psip.ids import NodeId
-from p2psip.interfaces import IApplicationConnection, ILink, ILinkHost, ILinkProtocol, ILinkProtocolFactory
+from p2psip.interfaces import (
+    IApplicationConnection,
+    ILink,
+    ILinkHost,
+    ILinkProtocol,
+    ILinkProtocolFactory,
+)
 from p2psip.links.application import MOST_BUFFERED, ApplicationConnection
-from p2psip.links.memory import MOST_UNDERWAY, MemoryLinkFactory, MemoryLinks, MemoryNetwork
+from p2psip.links.memory import (
+    MOST_UNDERWAY,
+    MemoryLinkFactory,
+    MemoryLinks,
+    MemoryNetwork,
+)
 from p2psip.links.stream import MemoryStream
 
 from .hosts import Host, RecordingOwner, unproved

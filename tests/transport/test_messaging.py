@@ -96,7 +96,9 @@ class MessagingTests(SynchronousTestCase):
         """An answer with the body of another method is none; whoever asked never sees it."""
         asked = self.a.messaging.request(node(B), PingReq())
         transaction_id = decode_message(self.a_to_b.sent[-1]).header.transaction_id
-        wrong = seal(self.configuration.overlay_hash, transaction_id, MessageCode.JOIN_ANS, JoinAns().encode(), FakeSigner(B))
+        wrong = seal(
+            self.configuration.overlay_hash, transaction_id, MessageCode.JOIN_ANS, JoinAns().encode(), FakeSigner(B)
+        )
         self.a.messaging.receive(B, compose(self.configuration, transaction_id, node(A), wrong))
         self.assertNoResult(asked)
         self.assertEqual(self.a.counted["answer of another method"], 1)
@@ -391,4 +393,3 @@ class MessagingTests(SynchronousTestCase):
             option = UnknownForwardingOption(type=77, flags=flags, option=b"x")
             header, _ = self.send(options=(option, other))
             self.assertEqual(header.options, (option.replace(flags=0),))
-
