@@ -186,5 +186,6 @@ class TLSLink(SecuredConnection):
         self._take_up(AT_ONCE)
         if self._arrived:
             self._taking = self._host.clock.callLater(0, self._take_up_more)
-        elif not self.closing:
+        else:
+            # Also while we are closing: the other end's goodbye has to be read, or the connection is cut off.
             self.tls.resumeProducing()

@@ -456,6 +456,25 @@ class MessageTests(LinksTestCase):
         await self.until(lambda: self.owner(b).reasons)
         self.assertEqual(self.owner(b).messages, [b"0"])
 
+    async def test_closed_while_a_burst_waits(self) -> None:
+        """A link that is closed between two turns ends in good order: it reads again, and is not cut off."""
+        _, b, link, theirs = await self.pair()
+        aborted: list[bool] = []
+        self.patch(cast(Any, theirs).tls, "abortConnection", lambda: aborted.append(True))
+        received = self.owner(b).message_received
+
+        def closing_soon(link: ILink, message: bytes) -> None:
+            received(link, message)
+            if message == b"0":
+                clock.callLater(0, theirs.close)
+
+        self.patch(self.owner(b), "message_received", closing_soon)
+        for number in range(50):
+            link.send(b"%d" % number)
+        await self.until(lambda: self.owner(b).reasons or aborted)
+        self.assertEqual((self.owner(b).reasons, aborted), ([None], []))
+        self.assertLess(len(self.owner(b).messages), 50)
+
     async def test_back_pressure(self) -> None:
         """A peer that does not read: sending is refused before much is kept, and all taken arrives later."""
         a, b, link, theirs = await self.pair()
