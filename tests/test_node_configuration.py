@@ -173,10 +173,17 @@ class ConfigurationTests(SynchronousTestCase):
     def test_cannot_comply(self) -> None:
         """A node that cannot follow a document leaves in good order. [6940-11.1-40]"""
         excluded: list[CannotComply] = []
-        self.second._tell_excluded = excluded.append
+        joined: list[bool] = []
+
+        def tell(error: CannotComply) -> None:
+            excluded.append(error)
+            joined.append(self.second.joined)
+
+        self.second._tell_excluded = tell
         self.first.updates.offer(self.world.document(mandatory_extensions=("urn:example:unheard-of",)))
         self.world.run(60)
         self.assertEqual([error.element for error in excluded], ["mandatory-extension"])
+        self.assertEqual(joined, [False])
         self.assertEqual([node.joined for node in self.world.nodes], [False] * 8)
 
     def test_new_signers(self) -> None:

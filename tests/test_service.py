@@ -6,8 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from p2psip.config.document import CannotComply
 from p2psip.options import NodeOptions
 from p2psip.service import NodeService
 from p2psip.state import StateDirectory
@@ -49,6 +51,25 @@ class EndTests(SynchronousTestCase):
         another = StateDirectory(self.state.path)
         another.prepare()
         another.release()
+
+    def test_excluded(self) -> None:
+        """A node that cannot follow a new configuration ends the program: one line, and no status of success."""
+        ended: list[str] = []
+        self.patch(self.service, "_end", ended.append)
+        self.service._excluded(CannotComply("mandatory-extension", "urn:x is not known"))
+        self.assertEqual(len(ended), 1)
+        self.assertIn("mandatory-extension", ended[0])
+        self.stop()
+
+    def test_configuration_refused_at_the_start(self) -> None:
+        """A document in the state directory that this node cannot follow is no bug: its text is the last line."""
+        ended: list[str] = []
+        self.patch(self.service, "_end", ended.append)
+        self.service._failed(Failure(CannotComply("mandatory-extension", "urn:x is not known")))
+        self.assertEqual(len(ended), 1)
+        self.assertIn("urn:x is not known", ended[0])
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.stop()
 
     def test_before_anything_began(self) -> None:
         self.stop()
