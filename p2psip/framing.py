@@ -19,6 +19,8 @@ DATA = int(FramedMessageType.DATA)
 ACK = int(FramedMessageType.ACK)
 MOST_OUTSTANDING = 4096
 """How many unacknowledged messages have their time remembered; ACKs of later ones give no measurement."""
+MOST_KEPT = 1 << 20
+"""Bytes of messages that are kept until they are acknowledged; what is sent beyond is lost with the stream."""
 RETENTION = 30.0
 """Seconds that a failing stream is kept: it may recover (RFC 6940 §6.6.5)."""
 
@@ -118,7 +120,7 @@ class StreamFraming:
     """
 
     __slots__ = (
-        "_acknowledger", "_acks", "_chunks", "_have", "_need", "_outstanding", "_quiet_since", "_sent",
+        "_acknowledger", "_acks", "_chunks", "_have", "_kept", "_need", "_outstanding", "_quiet_since", "_sent",
         "_unacked", "condition", "duplicates", "fault", "max_message_size", "round_trip",
     )  # fmt: skip
 
@@ -132,7 +134,8 @@ class StreamFraming:
         self._acks: list[bytes] = []
         self._sent = 0
         self._unacked = 0
-        self._outstanding: deque[tuple[int, float]] = deque()
+        self._outstanding: deque[tuple[int, float, bytes]] = deque()
+        self._kept = 0
         self._quiet_since = 0.0
         self._chunks: list[bytes] = []
         self._have = 0
@@ -146,9 +149,11 @@ class StreamFraming:
         self._sent = number + 1
         if number == self._unacked:
             self._quiet_since = now
-        if len(self._outstanding) < MOST_OUTSTANDING:
-            self._outstanding.append((number, now))
         length = len(message)
+        if len(self._outstanding) < MOST_OUTSTANDING:
+            kept = message if self._kept + length <= MOST_KEPT else b""
+            self._kept += len(kept)
+            self._outstanding.append((number, now, kept))
         return _FRONT.pack(DATA, number % _MODULUS, length >> 16, length & 0xFFFF) + message
 
     def _acknowledged(self, sequence: int, now: float) -> None:
@@ -160,7 +165,8 @@ class StreamFraming:
         self._quiet_since = now
         outstanding = self._outstanding
         while outstanding and outstanding[0][0] <= number:
-            sent_number, sent_at = outstanding.popleft()
+            sent_number, sent_at, kept = outstanding.popleft()
+            self._kept -= len(kept)
             if sent_number == number:
                 self.round_trip.measured(now - sent_at)
         self.condition = Condition.WORKING
@@ -180,6 +186,13 @@ class StreamFraming:
             self.condition = Condition.FAILING if working else Condition.DEAD
             due = self.next_timeout()
         return self.condition
+
+    def take_unacknowledged(self) -> list[bytes]:
+        """The messages that were not acknowledged so far; they are not kept any longer."""
+        taken = [message for _, _, message in self._outstanding if message]
+        self._outstanding = deque((number, sent_at, b"") for number, sent_at, _ in self._outstanding)
+        self._kept = 0
+        return taken
 
     # -- receiving
 

@@ -125,6 +125,9 @@ class ILinkOwner(Interface):
     def link_closed(link: ILink, reason: Exception | None) -> None:
         """`link` is gone; nothing more comes from it."""
 
+    def messages_undelivered(link: ILink, messages: Sequence[bytes]) -> None:
+        """No ACK came for `messages` until `link` was failing, or was closed; each is told at most once."""
+
     def link_rejected(cause: str, address: str) -> None:
         """A connection was refused before it became a link (handshake, certificate); for the counters."""
 
@@ -300,8 +303,8 @@ class ITopologyPlugin(Interface):
     def is_responsible(target: bytes) -> bool:
         """Whether this node is the responsible peer of `target` (a Resource-ID or a Node-ID)."""
 
-    def next_hop(target: bytes) -> NodeId | None:
-        """The neighbor to forward to for `target`; None if it is ours, or there is nobody to forward to."""
+    def next_hop(target: bytes, previous_hop: NodeId | None = None) -> NodeId | None:
+        """The neighbor to forward to for `target`, rather not back to `previous_hop`; None if ours, or nobody."""
 
     def routes_over(node_id: NodeId) -> bool:
         """Whether the link to `node_id` is needed to route messages: it is a neighbor or a finger."""

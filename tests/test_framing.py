@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.framing import (
+    MOST_KEPT,
     MOST_OUTSTANDING,
     RETENTION,
     Acknowledger,
@@ -134,6 +135,51 @@ class SendingTests(FramingTestCase):
         self.assertIsNone(self.framing.round_trip.smoothed)
         self.framing.receive(ack(MOST_OUTSTANDING + 9), 5000)
         self.assertIsNone(self.framing.next_timeout())
+
+
+class UnacknowledgedTests(FramingTestCase):
+    """What the other end may not have got, for another way."""
+
+    def send(self, *messages: bytes) -> None:
+        for message in messages:
+            self.framing.send(message, 0)
+
+    def test_taken_once(self) -> None:
+        """In the order in which they were sent, and not what was acknowledged."""
+        self.send(b"a", b"b", b"c")
+        self.framing.receive(ack(0), 0.1)
+        self.assertEqual(self.framing.take_unacknowledged(), [b"b", b"c"])
+        self.assertEqual(self.framing.take_unacknowledged(), [])
+        self.send(b"d")
+        self.assertEqual(self.framing.take_unacknowledged(), [b"d"])
+
+    def test_everything_acknowledged(self) -> None:
+        self.send(b"a", b"b")
+        self.framing.receive(ack(1), 0.1)
+        self.assertEqual(self.framing.take_unacknowledged(), [])
+
+    def test_the_watch_goes_on(self) -> None:
+        """What was taken is still to be acknowledged, measured, and missed."""
+        self.send(b"a")
+        self.framing.check(1)
+        self.framing.take_unacknowledged()
+        self.assertEqual(self.framing.check(31), Condition.DEAD)
+        self.framing.receive(ack(0), 31.5)
+        self.assertEqual(self.framing.condition, Condition.WORKING)
+        self.assertEqual(self.framing.round_trip.smoothed, 31.5)
+
+    def test_kept_is_bounded(self) -> None:
+        """In bytes: what is sent beyond is lost with the stream; what is acknowledged makes room."""
+        large = [bytes([number]) * 60000 for number in range(40)]
+        self.send(*large)
+        fits = MOST_KEPT // 60000
+        self.assertEqual(self.framing.take_unacknowledged(), large[:fits])
+        self.send(*large)
+        self.framing.receive(ack(49), 0.1)
+        self.send(b"small", *large)
+        self.assertEqual(self.framing.take_unacknowledged(), [*large[10:fits], b"small", *large[: fits - 7]])
+        self.send(*large)
+        self.assertEqual(self.framing.take_unacknowledged(), large[:fits])
 
 
 class ConditionTests(FramingTestCase):

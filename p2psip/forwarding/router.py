@@ -114,8 +114,8 @@ class Routes(Protocol):
     def is_responsible(self, target: bytes, /) -> bool:
         """Whether this node is the responsible peer of `target` (a Resource-ID or a Node-ID)."""
 
-    def next_hop(self, target: bytes, /) -> NodeId | None:
-        """The neighbor to forward to for `target`; None if there is nobody."""
+    def next_hop(self, target: bytes, previous_hop: NodeId | None = None, /) -> NodeId | None:
+        """The neighbor to forward to for `target`, but not back to `previous_hop`; None if there is nobody."""
 
     def connected(self, node_id: NodeId, /) -> bool:
         """Whether there is an open link to `node_id` that is not failing; of whatever role."""
@@ -182,13 +182,13 @@ class Router:
         if isinstance(first, NodeDestination):
             if first.node_id in (self.node_id, self._wildcard):
                 return None
-            hop = self._hop_to_node(first.node_id)
+            hop = self._hop_to_node(first.node_id, None)
         elif isinstance(first, ResourceDestination):
             if len(remaining) > 1:
                 raise Unroutable("Resource-ID before the end of the Destination List")
             if self.routes.is_responsible(first.resource_id):
                 return None
-            hop = self._hop_to_resource(first.resource_id)
+            hop = self._hop_to_resource(first.resource_id, None)
         else:
             raise Unroutable("Destination List begins with an opaque ID")
         if isinstance(hop, Dropped):
@@ -213,12 +213,36 @@ class Router:
         fault = self._judge(front)
         if fault is not None:
             return fault
-        first, hop = self._decide(data, front.lists, front.options)
+        first, hop = self._decide(front)
         if isinstance(hop, Dropped):
             return hop
         if hop is None:
             return self._deliver(front)
         return self._forward(front, hop, first)
+
+    def redirect(self, lost: NodeId, data: bytes) -> Forward | Deliver | Dropped:
+        """What to do with a message, as it was sent to `lost` in vain: there may be another way for it.
+
+        It may even be ours, now that `lost` is gone; then it came from ourselves, as the answer is to begin here.
+        """
+        front = _read_front(self.node_id, data)
+        if isinstance(front, Dropped):
+            return front
+        _, hop = self._decide(front)
+        if hop != lost and data.startswith(self._node_front + lost, front.lists):
+            # A request for that very node can go to nobody else; an answer only came that way.
+            entry = len(self._node_front) + self._id_size
+            if not front.answer or front.lists + entry == front.options:
+                return Dropped("undelivered")
+            data = forward(data, front.start, ttl=front.ttl, via=None, consumed=entry)
+            front = front._replace(data=data, options=front.options - entry, start=front.start - entry)
+            _, hop = self._decide(front)
+        if isinstance(hop, Dropped):
+            return hop
+        if hop is not None:
+            return Forward(hop, data)
+        delivered = self._deliver(front)
+        return delivered if isinstance(delivered, Deliver) else Dropped("undelivered")
 
     def _judge(self, front: _Front) -> Refused | Dropped | None:
         """What is wrong with a message, whomever it is for."""
@@ -284,11 +308,12 @@ class Router:
             return Refused(error, header, front.previous_hop)
         return Dropped(str(error))
 
-    def _decide(self, data: bytes, pos: int, end: int) -> tuple[int, NodeId | Dropped | None]:
-        """Where the Destination List at `pos` leads: to a node, to us (None) or nowhere (RFC 6940 §6.1).
+    def _decide(self, front: _Front) -> tuple[int, NodeId | Dropped | None]:
+        """Where the Destination List leads: to a node, to us (None) or nowhere (RFC 6940 §6.1).
 
         Before that: where what remains of the list begins, once our own entries are taken off.
         """
+        data, pos, end = front.data, front.lists, front.options
         size = self._id_size
         node_front = self._node_front
         while pos < end:
@@ -300,7 +325,7 @@ class Router:
                 if node_id == self._wildcard:
                     return pos, None
                 if node_id != self.node_id:
-                    return pos, self._hop_to_node(node_id)
+                    return pos, self._hop_to_node(node_id, front.previous_hop)
                 if after == end:
                     return pos, None
                 pos = after
@@ -321,10 +346,10 @@ class Router:
             resource = data[pos + 3 : after]
             if self.routes.is_responsible(resource):
                 return pos, None
-            return pos, self._hop_to_resource(resource)
+            return pos, self._hop_to_resource(resource, front.previous_hop)
         return pos, Dropped("malformed Destination List")
 
-    def _hop_to_node(self, node_id: NodeId) -> NodeId | Dropped:
+    def _hop_to_node(self, node_id: NodeId, previous_hop: NodeId | None) -> NodeId | Dropped:
         # RFC 6940 s6.1.2: "If the first entry on the Destination List is in the peer's Connection Table, the
         # peer MUST forward the message to that peer directly."
         if self.routes.connected(node_id):
@@ -333,12 +358,12 @@ class Router:
         # directly connected".
         if self.routes.is_responsible(node_id):
             return Dropped("no such node")
-        return self.routes.next_hop(node_id) or Dropped("no route")
+        return self.routes.next_hop(node_id, previous_hop) or Dropped("no route")
 
-    def _hop_to_resource(self, resource: bytes) -> NodeId | Dropped:
+    def _hop_to_resource(self, resource: bytes, previous_hop: NodeId | None) -> NodeId | Dropped:
         if len(resource) == self._id_size and self.routes.connected(NodeId(resource)):
             return NodeId(resource)  # RFC 6940 s10.3
-        return self.routes.next_hop(resource) or Dropped("no route")
+        return self.routes.next_hop(resource, previous_hop) or Dropped("no route")
 
     def _via_is_sound(self, data: bytes, pos: int, end: int) -> bool:
         """Whether a Via List holds nothing but Node-IDs and opaque IDs, as it must (RFC 6940 §6.3.2.2)."""
@@ -385,6 +410,8 @@ class Router:
             if pos + _OPTION.size > end:
                 return Dropped("malformed forwarding option")
             kind, flags, length = _OPTION.unpack_from(front.data, pos)
+            if not kind:
+                break
             pos += _OPTION.size + length
             unsupported = unsupported or bool(flags & critical and kind not in self.understood_options)
         if pos != end:

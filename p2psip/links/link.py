@@ -75,6 +75,15 @@ class TLSLink(SecuredConnection):
         # What the other end sent before it closed still counts.
         self._take_up(len(self._arrived))
         self._host.owner.link_closed(self, reason)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Tell the owner what the other end may not have got: there may be another way for it."""
+        undelivered = [*self._framing.take_unacknowledged(), *self._queue]
+        self._queue.clear()
+        self._queued = 0
+        if undelivered:
+            self._host.owner.messages_undelivered(self, undelivered)
 
     # -- sending
 
@@ -114,10 +123,13 @@ class TLSLink(SecuredConnection):
         if condition is Condition.FAILING and not self._failing:
             self._failing = True
             self._host.owner.link_failing(self)
+            self._give_back()
         due = self._framing.next_timeout()
         if due is not None and not self.closing:
             self._watch_set = True
-            self._timer = self._host.clock.callLater(max(0.0, due - now), self._watch)
+            # Not later than that: a link that recovers meanwhile may soon be failing again.
+            delay = min(due - now, self._framing.round_trip.rto)
+            self._timer = self._host.clock.callLater(max(0.0, delay), self._watch)
 
     def pauseProducing(self) -> None:
         self._blocked = True

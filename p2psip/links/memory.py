@@ -63,6 +63,8 @@ class MemoryNetwork:
         self.random = random
         self.latency = latency
         self.loss = loss
+        self.observe: Callable[[MemoryLink, bytes], None] | None = None
+        """Told of each message that is sent, before anything becomes of it."""
         self.counters: Counter[str] = Counter()
         self._made = 0
         self._nodes: dict[tuple[str, int], MemoryLinks] = {}
@@ -75,6 +77,11 @@ class MemoryNetwork:
         """An address that no node has had."""
         self._made += 1
         return f"10.{self._made >> 16 & 255}.{self._made >> 8 & 255}.{self._made & 255}"
+
+    def link(self, one: MemoryLinks, other: MemoryLinks) -> None:
+        """Open a link between two nodes at once, as if they had done so before time began; they must be listening."""
+        for end in MemoryLink.joined(one, other, 2 * self.latency(one.address, other.address)):
+            end.open()
 
     def reachable(self, here: str, there: str) -> bool:
         """Whether what is sent from one address arrives at another."""
@@ -137,7 +144,7 @@ class MemoryLink:
     """One end of a link."""
 
     __slots__ = (
-        "_arrival", "_network", "_node", "_opened", "_other_end", "_there", "_underway", "_watch",
+        "_arrival", "_in_vain", "_network", "_node", "_opened", "_other_end", "_there", "_underway", "_watch",
         "address", "identity", "is_open", "node_id", "outgoing", "rtt",
     )  # fmt: skip
 
@@ -157,7 +164,22 @@ class MemoryLink:
         self._other_end: MemoryLink | None = None
         self._arrival = 0.0
         self._underway = 0
+        self._in_vain: Sequence[bytes] = ()
         self._watch: IDelayedCall | None = None
+
+    @classmethod
+    def joined(cls, here: MemoryLinks, there: MemoryLinks, rtt: float) -> tuple[MemoryLink, MemoryLink]:
+        """Both ends of a new link that `here` opens, not yet told to their owners."""
+        ours, theirs = cls(here, there, True, rtt), cls(there, here, False, rtt)
+        ours._other_end, theirs._other_end = theirs, ours
+        here._links[ours] = None
+        there._links[theirs] = None
+        return ours, theirs
+
+    @property
+    def here(self) -> str:
+        """The address of this end."""
+        return self._node.address
 
     def open(self) -> None:
         """Tell our owner of this link."""
@@ -172,10 +194,13 @@ class MemoryLink:
             network.counters["not sent"] += 1
             return False
         network.counters["sent"] += 1
+        if network.observe is not None:
+            network.observe(self, message)
         if not network.reachable(self._node.address, self._there):
             network.counters["cut off"] += 1
-            self._sent_in_vain()
+            self._sent_in_vain(message)
         elif not other.is_open:
+            self._in_vain = (*self._in_vain, message)
             self._in_order(self._end, LinkError("connection reset"))
         elif network.loss and network.random.random() < network.loss:
             network.counters["lost"] += 1
@@ -205,6 +230,10 @@ class MemoryLink:
         other = self._other_end
         if other is not None and other.is_open:
             other._node.host.owner.message_received(other, message)
+        elif not self._network.reachable(self._node.address, self._there):
+            self._sent_in_vain(message)  # it died meanwhile
+        elif self.is_open:
+            self._in_vain = (*self._in_vain, message)  # it has closed, as we shall hear
 
     def _end(self, reason: Exception | None) -> None:
         """The other end has closed, or the link is given up."""
@@ -217,21 +246,32 @@ class MemoryLink:
         if self._node._links.pop(self, self) is None:
             if self._opened:
                 self._node.host.owner.link_closed(self, reason)
+                self._give_back()
             self._node._closed()
+
+    def _give_back(self) -> None:
+        undelivered, self._in_vain = self._in_vain, ()
+        if undelivered:
+            self._node.host.owner.messages_undelivered(self, undelivered)
 
     # -- a failing link (RFC 6940 §6.6.5)
 
-    def _sent_in_vain(self) -> None:
+    def _sent_in_vain(self, message: bytes) -> None:
+        if not self.is_open:
+            return
+        self._in_vain = (*self._in_vain[-MOST_UNDERWAY:], message)
         if self._watch is None:
             self._watch = self._network.clock.callLater(max(1.0, 2 * (self.rtt or 0)), self._overdue)
 
     def _overdue(self) -> None:
         self._watch = None
         if self._network.reachable(self._node.address, self._there):
+            self._in_vain = ()  # lost here, where TCP would bring it late
             return
         self._network._failing[self] = None
         self._watch = self._network.clock.callLater(RETENTION, self._end, LinkError("no ACK for 30 s"))
         self._node.host.owner.link_failing(self)
+        self._give_back()
 
     def _heal(self) -> None:
         if self._network.reachable(self._node.address, self._there):
@@ -359,11 +399,7 @@ class MemoryLinks:
         if there is None or not self.network.reachable(self.address, address):
             raise LinkError(f"connection to {address_text(address, port)} refused")
         self._judge(there.host.signer.identity, expected, address_text(address, port))
-        ours = MemoryLink(self, there, True, rtt)
-        theirs = MemoryLink(there, self, False, rtt)
-        ours._other_end, theirs._other_end = theirs, ours
-        self._links[ours] = None
-        there._links[theirs] = None
+        ours, theirs = MemoryLink.joined(self, there, rtt)
         ours._in_order(theirs.open)
         ours.open()
         return ours

@@ -137,6 +137,9 @@ class Links:
     def link_closed(self, link: ILink, reason: Exception | None) -> None:
         self._node.table.closed(link)
 
+    def messages_undelivered(self, link: ILink, messages: Sequence[bytes]) -> None:
+        self._node.messaging.redirect(link.node_id, messages)
+
     def link_rejected(self, cause: str, address: str) -> None:
         self._node.count(f"link: {cause}")
 
@@ -247,8 +250,8 @@ class Routes:
     def is_responsible(self, target: bytes, /) -> bool:
         return self._node.topology.is_responsible(target)
 
-    def next_hop(self, target: bytes, /) -> NodeId | None:
-        return self._node.topology.next_hop(target)
+    def next_hop(self, target: bytes, previous_hop: NodeId | None = None, /) -> NodeId | None:
+        return self._node.topology.next_hop(target, previous_hop)
 
     def connected(self, node_id: NodeId, /) -> bool:
         return self._node.table.link_to(node_id) is not None

@@ -50,6 +50,7 @@ def status_of(node: Observed) -> Mapping[str, Any]:
         "messages": {
             "delivered": node.messaging.delivered,
             "forwarded": node.messaging.forwarded,
+            "redirected": node.messaging.redirected,
             "rtt_ms": _milliseconds(node.transactions.rtt),
         },
         "rejected": node.rejected(),

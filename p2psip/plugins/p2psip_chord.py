@@ -16,9 +16,9 @@ class ChordFactory:
 
     name = "CHORD-RELOAD"
 
-    def build(self, host: ITopologyHost) -> ITopologyPlugin:
-        """The plug-in of one peer."""
-        return Chord(host)
+    def build(self, host: ITopologyHost, neighbors: int | None = None) -> ITopologyPlugin:
+        """The plug-in of one peer; with so many predecessors and successors, if that is not to follow the overlay."""
+        return Chord(host, neighbors)
 
     def build_client(self, host: ITopologyHost) -> ITopologyPlugin:
         """The plug-in of one client."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from typing import Any
@@ -32,6 +33,7 @@ from ..wire.header import Destination, NodeDestination, ResourceDestination
 from ..wire.methods import LeaveAns, LeaveReq, RouteQueryReq, UpdateAns
 from .admission import Admission
 from .fingers import FingerSearch
+from .interfaces import ISettled
 from .join import Joining
 from .leave import Leaving
 from .membership import Heard, Membership
@@ -67,21 +69,23 @@ def required_length(configuration: Configuration) -> None:
         raise ValueError(f"CHORD-RELOAD has Node-IDs of 16 bytes; the configuration asks for {asked}")
 
 
-@implementer(ITopologyPlugin)
+@implementer(ITopologyPlugin, ISettled)
 class Chord:
     """One peer of a CHORD-RELOAD overlay.
 
     When every other member of the ring is lost, `lost_overlay` is told to the host once; the peer then stays
     `joined`, responsible for everything, so that those who depend on it alone are served on, while `join`
     brings it back (or `found`, where the host may).
+
+    :param neighbors: how many predecessors and successors to have; unless given, that follows the overlay's size.
     """
 
     log = Logger()
 
-    def __init__(self, host: ITopologyHost) -> None:
+    def __init__(self, host: ITopologyHost, neighbors: int | None = None) -> None:
         required_length(host.configuration)
         self._host = host
-        self._membership = membership = Membership(host, self._table_changed)
+        self._membership = membership = Membership(host, self._table_changed, neighbors)
         self._table = membership.table
         self._updates = Updates(membership, self._failed, self._responsibility_changed)
         self._repair = Repair(membership)
@@ -110,26 +114,27 @@ class Chord:
         """Whether this node is the responsible peer of `target`."""
         return self._membership.responsible(target)
 
-    def next_hop(self, target: bytes) -> NodeId | None:
+    def next_hop(self, target: bytes, previous_hop: NodeId | None = None) -> NodeId | None:
         """The peer to forward to for `target`; None as long as we are no peer.
+
+        What would go back to where it came from goes to the first peer after `target` instead: the previous hop does
+        not know it, or does not any more.  If it is dead, as the previous hop may have found out, we shall see now.
 
         Those who still take us for the peer that we were before we died would get back, through the bootstrap
         node, what they send us.  All that a Joining Node sends is source-routed instead.
         """
         if not self._membership.joined or self._membership.responsible(target):
             return None
-        return self._table.next_hop(target)
+        found = self._table.next_hop(target)
+        if found is not None and found == previous_hop:
+            return self._table.first_after(target)  # the same again where we know nobody else
+        return found
 
     def routes_over(self, node_id: NodeId) -> bool:
-        """Whether a node is a neighbor or a finger; other members are used as long as there is a link to
-        them.
-        """
-        table = self._table
-        return node_id in table and (
-            node_id in table.successors
-            or node_id in table.predecessors
-            or table.finger(table.finger_index(node_id)) == node_id
-        )
+        """Whether a node is a neighbor or a finger."""
+        routes = self._table.routes()
+        place = bisect_left(routes, node_id)
+        return place < len(routes) and routes[place] == node_id
 
     def replica_set(self, resource: ResourceId) -> Sequence[NodeId]:
         """The next two successors; empty when this node is not responsible for `resource`."""
@@ -212,6 +217,15 @@ class Chord:
         self.log.info("joined the overlay before {admitting}", admitting=admitting.hex())
         self._updates.owe_everyone()
         self._updates.announce()
+        self._begin()
+
+    def places(self, everyone: Sequence[NodeId]) -> Sequence[NodeId]:
+        """See `ISettled`: the neighbors, and the peer responsible for the start of each finger's interval (§10.5)."""
+        return self._membership.places(everyone)
+
+    def settle(self, everyone: Sequence[NodeId]) -> None:
+        """See `ISettled`."""
+        self._membership.settle(everyone)
         self._begin()
 
     def _begin(self) -> None:

@@ -55,7 +55,7 @@ class ChordClient:
         """Never."""
         return False
 
-    def next_hop(self, target: bytes) -> NodeId | None:
+    def next_hop(self, target: bytes, previous_hop: NodeId | None = None) -> NodeId | None:
         """Our peer, whatever the target; before there is one, whoever we are connected to."""
         if self._peer is not None:
             return self._peer

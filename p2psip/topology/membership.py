@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Sequence
+from math import log2
 from typing import Any, NamedTuple
 
 from twisted.internet import defer
@@ -18,7 +20,7 @@ from ..interfaces import ITopologyHost
 from ..wire.chord import FromSuccessor
 from ..wire.header import Destination, NodeDestination, ResourceDestination
 from ..wire.methods import LeaveReq
-from .ring import RoutingTable
+from .ring import NEIGHBORS, SPARES, RoutingTable, nearest
 
 EXPECTED = (RELOADError, LinkError, NotJoined, defer.TimeoutError, ConnectError, ConnectionClosed)
 """What a request or an Attach may fail with when the other end is dead, gone or unwilling."""
@@ -46,16 +48,43 @@ class Heard(NamedTuple):
     when: float
 
     def misses(self, sender: NodeId, node_id: NodeId) -> bool:
-        """Whether `node_id` would have to be in these lists of `sender`, but is not."""
-        if node_id in self.successors or node_id in self.predecessors or node_id == sender:
+        """Whether `node_id` would have to be in these lists of `sender`, but is not.
+
+        The last of a list may be the best of those that `sender` knows so far: between it and the one before there
+        may be others.
+        """
+        after, before = self.successors, self.predecessors
+        if node_id in after or node_id in before or node_id == sender:
             return False
-        return bool(self.successors and within(node_id, sender, self.successors[-1])) or bool(
-            self.predecessors and within(node_id, self.predecessors[-1], sender)
+        return (len(after) > 1 and within(node_id, sender, after[-2])) or (
+            len(before) > 1 and within(node_id, before[-2], sender)
         )
+
+
+MORE_NEIGHBORS = 2
+"""How many predecessors, and how many successors, there are to be beyond log2(N)."""
+
+
+MOST_NEIGHBORS = 32
+"""How many there are at most: as many as a thousand million peers ask for.
+
+Whoever could place many peers next to one of ours would make it believe in a huge overlay.
+"""
+
+INERTIA = 0.5
+"""How far the estimate of log2(N) has to be off before the Neighbor Table follows: it is drawn from few neighbors."""
+
+
+def neighbors_for(size: float) -> float:
+    """How many predecessors, and how many successors, suit an overlay of `size` peers (RFC 6940 §10.7: O(log(N)))."""
+    return min(max(NEIGHBORS, log2(size) + MORE_NEIGHBORS), MOST_NEIGHBORS)
 
 
 class Membership:
     """One peer's place in the ring.
+
+    The Neighbor Table grows and shrinks with the overlay, by one peer on either side at a time, unless its size is
+    given as `neighbors`.
 
     A peer is in the Routing Table (a *member*) when there is a link to it and it sent an Update over the
     link: before that nothing may be routed through it (RFC 6940 §6.5.1).  Updates are only believed about
@@ -69,10 +98,11 @@ class Membership:
 
     log = Logger()
 
-    def __init__(self, host: ITopologyHost, changed: Changed) -> None:
+    def __init__(self, host: ITopologyHost, changed: Changed, neighbors: int | None = None) -> None:
         self.host = host
         self.me = host.node_id
-        self.table = RoutingTable(host.node_id)
+        self.table = RoutingTable(host.node_id, neighbors=neighbors or NEIGHBORS)
+        self._grows = neighbors is None
         self.heard: dict[NodeId, Heard] = {}
         self.joined = False
         self.lost = False
@@ -108,8 +138,46 @@ class Membership:
         predecessors, successors = self.table.predecessors, self.table.successors
         if not how(node_id):
             return False
+        if self._grows:
+            self._resize()
         self._changed(predecessors, successors, lost)
         return True
+
+    def _resize(self) -> None:
+        """Let the Neighbor Table follow the size of the overlay; a little late downwards, so that it keeps still."""
+        table = self.table
+        wanted, suitable = table.neighbors_wanted, neighbors_for(table.overlay_size())
+        if suitable > wanted + INERTIA and not table.whole_ring():
+            table.neighbors_wanted = wanted + 1
+        elif suitable < wanted - 1 - INERTIA:
+            table.neighbors_wanted = wanted - 1
+
+    def places(self, everyone: Sequence[NodeId]) -> Sequence[NodeId]:
+        """Whom of `everyone`, sorted, a peer has in its Routing Table in the end, if nothing changes any more."""
+        table = RoutingTable(self.me, neighbors=self._neighbors_among(everyone))
+        predecessors, successors = nearest(everyone, self.me, table.neighbors_wanted + SPARES)
+        found = dict.fromkeys((*successors, *predecessors))
+        if len(found) < len(everyone) - 1:
+            for i in range(1, table.finger_index(successors[-1]) + 1):
+                first, last = table.finger_interval(i)
+                place = bisect_left(everyone, first)
+                node_id = everyone[place % len(everyone)]
+                if node_id == first or within(node_id, first, last):
+                    found[node_id] = None
+        return tuple(found)
+
+    def settle(self, everyone: Sequence[NodeId]) -> None:
+        """Have whoever is connected for a member, and what each neighbor would have said."""
+        wanted = self._neighbors_among(everyone)
+        table = self.table
+        table.fill(self.host.connections.connected(), wanted)
+        now = self.host.clock.seconds()
+        for node_id in table.neighbors():
+            self.heard[node_id] = Heard(*nearest(everyone, node_id, wanted), now)
+        self.joined = True
+
+    def _neighbors_among(self, everyone: Sequence[NodeId]) -> int:
+        return round(neighbors_for(len(everyone))) if self._grows else self.table.neighbors_wanted
 
     def correct(self, node_id: NodeId) -> None:
         """Tell a node that may take us for one that we are no peer: by a Leave without lists."""

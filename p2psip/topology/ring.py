@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from ..ids import NodeId, distance, offset, within
 
 NEIGHBORS: int = 3
 """How many predecessors and how many successors a peer attempts to have at least (RFC 6940 §10.7)."""
+
+SPARES: int = 1
+"""How many more peers there should be a link to on either side.
+
+When a neighbor is lost, the next one is in its place at once, and others are told of both in one Update instead of two.
+"""
 
 LEAST_FINGERS: int = 16
 """How many entries the Finger Table has at least (RFC 6940 §10.7.4.3)."""
@@ -38,32 +45,32 @@ def nearest(
 
 
 class RoutingTable:
-    """The peers that messages may be routed over: Neighbor Table and Finger Table in one (RFC 6940 §10.3).
+    """Neighbor Table and Finger Table in one, of all the peers that messages may be routed over (RFC 6940 §10.3).
 
-    Both tables are views: the Neighbor Table is the nearest `neighbors` peers on either side, the i'th finger
-    is a peer within its valid interval, if there is one.  So they cannot disagree, and when a peer is lost
-    the best of the others is in its place at once (§10.7.1, §10.7.2).  The peer itself is in neither
-    (§10.7.3).
+    Both tables are views of its members: the Neighbor Table is the nearest `neighbors_wanted` peers on either side,
+    the i'th finger is a peer within its valid interval, if there is one.  So they cannot disagree, and when a peer is
+    lost the best of the others is in its place at once (§10.7.1, §10.7.2).  The peer itself is in neither (§10.7.3).
+    Messages are routed over the two tables alone; other members wait until they are needed there.
 
     :ivar me: the peer's own Node-ID.
     :ivar predecessors: the nearest first.
     :ivar successors: the nearest first.
     """
 
-    __slots__ = ("_intervals", "_members", "_neighbors", "_sorted", "me", "predecessors", "successors")
+    __slots__ = ("_members", "_neighbors", "_routes", "_sorted", "me", "predecessors", "successors")
 
     def __init__(self, me: NodeId, members: Iterable[NodeId] = (), neighbors: int = NEIGHBORS) -> None:
         self.me = me
-        self._members = {member for member in members if member != me}
-        self._sorted = sorted(self._members)
-        self._neighbors = neighbors
-        self._intervals: list[tuple[bytes, bytes]] = []
+        self._members: set[NodeId] = set()
+        self._sorted: list[NodeId] = []
+        self._routes: Sequence[NodeId] | None = None
         self.predecessors: tuple[NodeId, ...] = ()
         self.successors: tuple[NodeId, ...] = ()
-        self._refresh()
+        self.fill(members, neighbors)
 
     def _refresh(self) -> None:
         self.predecessors, self.successors = nearest(self._sorted, self.me, self._neighbors)
+        self._routes = None
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._members
@@ -84,6 +91,13 @@ class RoutingTable:
         self._refresh()
         return True
 
+    def fill(self, members: Iterable[NodeId], neighbors: int) -> None:
+        """Enter many peers at once, and have that many neighbors on either side."""
+        self._members.update(members)
+        self._members.discard(self.me)
+        self._sorted = sorted(self._members)
+        self.neighbors_wanted = neighbors
+
     def remove(self, node_id: NodeId) -> bool:
         """Take a peer out; answers whether it was there."""
         if node_id not in self._members:
@@ -97,8 +111,20 @@ class RoutingTable:
 
     @property
     def neighbors_wanted(self) -> int:
-        """How many predecessors and how many successors the Neighbor Table holds at most."""
+        """How many predecessors and how many successors the Neighbor Table holds at most; may be set."""
         return self._neighbors
+
+    @neighbors_wanted.setter
+    def neighbors_wanted(self, wanted: int) -> None:
+        self._neighbors = wanted
+        self._refresh()
+
+    def overlay_size(self) -> float:
+        """How many peers the overlay has, estimated from how close the neighbors are; exact where it is all known."""
+        if self.whole_ring():
+            return len(self._sorted) + 1.0
+        span = distance(self.predecessors[-1], self.successors[-1])
+        return 2 * self._neighbors * float(1 << (8 * len(self.me))) / span
 
     def neighbors(self) -> tuple[NodeId, ...]:
         """The Neighbor Table without repetition: successors, then predecessors, each from the nearest."""
@@ -109,15 +135,14 @@ class RoutingTable:
         return len(self._sorted) < 2 * self._neighbors
 
     def would_change(self, candidates: Iterable[NodeId]) -> list[NodeId]:
-        """Which of `candidates` would be in the Neighbor Table if all of them could be entered (RFC 6940
-        §10.7.3).
+        """Which of `candidates` would be in the Neighbor Table if all of them could be entered (RFC 6940 §10.7.3), or
+        next to it.
         """
         unknown = {node for node in candidates if node not in self._members and node != self.me}
         if not unknown:
             return []
-        predecessors, successors = nearest(
-            sorted(unknown.union(self.predecessors, self.successors)), self.me, self._neighbors
-        )
+        near = nearest(self._sorted, self.me, self._neighbors + SPARES)
+        predecessors, successors = nearest(sorted(unknown.union(*near)), self.me, self._neighbors + SPARES)
         return [node for node in dict.fromkeys(successors + predecessors) if node in unknown]
 
     # -- Responsibility ------------------------------------------------------------------------------
@@ -150,6 +175,13 @@ class RoutingTable:
 
     # -- Routing -------------------------------------------------------------------------------------
 
+    def routes(self) -> Sequence[NodeId]:
+        """Neighbor Table and Finger Table as one, in ascending order: what messages are routed over (RFC 6940 §10.3).
+        """
+        if self._routes is None:
+            self._routes = sorted({*self.predecessors, *self.successors, *self._fingers()})
+        return self._routes
+
     def next_hop(self, target: bytes) -> NodeId | None:
         """The peer to send a message for `target` to, given that it is not ours (RFC 6940 §10.3); None of
         none.
@@ -157,17 +189,17 @@ class RoutingTable:
         The peer of that very Node-ID; else the last one before it, if it lies between this peer and `target`;
         else the first one after it.
         """
-        members = self._sorted
-        if not members:
+        routes = self.routes()
+        if not routes:
             return None
-        place = bisect_left(members, target)
-        if place < len(members):
-            after = members[place]
+        place = bisect_left(routes, target)
+        if place < len(routes):
+            after = routes[place]
             if after == target:
                 return after
         else:
-            after = members[0]
-        before = members[place - 1]
+            after = routes[0]
+        before = routes[place - 1]
         me = self.me
         if me < target:
             between = me < before < target
@@ -175,15 +207,17 @@ class RoutingTable:
             between = before > me or before < target
         return before if between else after
 
+    def first_after(self, target: bytes) -> NodeId | None:
+        """The first peer at or after `target` that messages are routed over: responsible for it, by what we know."""
+        routes = self.routes()
+        return routes[bisect_left(routes, target) % len(routes)] if routes else None
+
     # -- Fingers -------------------------------------------------------------------------------------
 
     def finger_interval(self, i: int) -> tuple[bytes, bytes]:
         """The first and the last identifier of the i'th finger's valid interval, i from 1 (§10.7.4.2)."""
-        intervals = self._intervals
-        while len(intervals) < i:
-            left = 8 * len(self.me) - len(intervals) - 1
-            intervals.append((offset(self.me, 1 << left), offset(self.me, (2 << left) - 1)))
-        return intervals[i - 1]
+        left = 8 * len(self.me) - i
+        return offset(self.me, 1 << left), offset(self.me, (2 << left) - 1)
 
     def finger_count(self) -> int:
         """How many entries the Finger Table has.
@@ -211,8 +245,19 @@ class RoutingTable:
 
     def fingers(self) -> tuple[NodeId, ...]:
         """The peers of the Finger Table in ascending order, without repetition (RFC 6940 §10.7)."""
-        entries = (self.finger(i) for i in range(1, self.finger_count() + 1))
-        return tuple(sorted({node for node in entries if node is not None}))
+        return tuple(sorted(self._fingers()))
+
+    def _fingers(self) -> set[NodeId]:
+        """The first member of each interval, from the nearest on: the i of the intervals goes down."""
+        members, lowest = self._sorted, self.finger_count() + 1
+        here = bisect_left(members, self.me)
+        found: set[NodeId] = set()
+        for node_id in chain(members[here:], members[:here]):
+            i = self.finger_index(node_id)
+            if i < lowest:
+                found.add(node_id)
+                lowest = i
+        return found
 
     def missing(self, i: int) -> bool:
         """Whether the i'th entry is invalid and a search could fill it.

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from ..errors import InProgress, RequestTimeout
-from ..ids import NodeId, within
+from ..ids import NodeId
 from ..wire.header import NodeDestination
 from ..wire.methods import RouteQueryReq
 from .membership import EXPECTED, Heard, Membership, via
@@ -29,7 +29,7 @@ PATIENCE = 4.0
 ASK_AGAIN = 15.0
 """Seconds between two requests for the lists of one neighbor."""
 
-AFTER_LOSS = 2.0
+AFTER_LOSS = 5.0
 """Seconds for which a peer whose link was lost is not sought: others may list it until they notice, too."""
 
 AFTER_LEAVE = 30.0
@@ -77,23 +77,8 @@ class Repair:
         self._hints.pop(node_id, None)
         for waiting in self._awaited.pop(node_id, ()):
             waiting.callback(None)
-        if lists is not None and any(
-            node not in self._membership.table and node != self._membership.me
-            for node in (*lists.predecessors, *lists.successors)
-        ):
+        if lists is not None and self._membership.table.would_change((*lists.predecessors, *lists.successors)):
             self.look()
-        if lists is not None:
-            self._doubt_omitted(node_id, lists)
-
-    def _doubt_omitted(self, sender: NodeId, lists: Heard) -> None:
-        """Ask those of our neighbors whom `sender` should list and does not: it may have seen them die."""
-        for node_id in self._membership.table.neighbors():
-            if node_id == sender or node_id in lists.successors or node_id in lists.predecessors:
-                continue
-            after = lists.successors and within(node_id, sender, lists.successors[-1])
-            before = lists.predecessors and within(node_id, lists.predecessors[-1], sender)
-            if after or before:
-                self.ask(node_id)
 
     def hint(self, nodes: Iterable[NodeId], namer: NodeId) -> None:
         """`namer`, which need not be a member, named peers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -105,6 +105,7 @@ class Messaging:
         self._count = count
         self.dispatch: Dispatch
         self.forwarded = 0
+        self.redirected = 0
         self.delivered = 0
 
     # -- Requests of ours -----------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class Messaging:
         """A whole message has come over the link to `previous_hop`."""
         verdict = self._router.receive(previous_hop, data)
         if isinstance(verdict, Forward):
-            self._forward(verdict)
+            self.forwarded += self._pass_on(verdict)
         elif isinstance(verdict, Deliver):
             self._deliver(verdict)
         elif isinstance(verdict, Refused):
@@ -197,14 +198,30 @@ class Messaging:
         elif isinstance(verdict, Dropped):
             self._count(verdict.cause)
 
-    def _forward(self, forward: Forward) -> None:
+    def _pass_on(self, forward: Forward) -> bool:
         link = self._link_to(forward.next_hop)
         if link is None:
             self._count("next hop not connected")
         elif link.send(forward.data):
-            self.forwarded += 1
+            return True
         else:
             self._count("link congested")
+        return False
+
+    def redirect(self, lost: NodeId, messages: Iterable[bytes]) -> None:
+        """Send messages another way that could not be delivered to `lost`.
+
+        Whether they have arrived nobody knows; the destination knows a repeated request.  Without this everything
+        that is under way to a peer that dies would wait for its sender's retransmission (RFC 6940 §6.2.1).
+        """
+        for data in messages:
+            verdict = self._router.redirect(lost, data)
+            if isinstance(verdict, Deliver):
+                self._deliver(verdict)
+            elif isinstance(verdict, Dropped):
+                self._count(verdict.cause)
+            elif self._pass_on(verdict):
+                self.redirected += 1
 
     def _deliver(self, delivered: Deliver) -> None:
         self.delivered += 1
@@ -249,7 +266,7 @@ class Messaging:
 
     def send_answer(self, request: ForwardingHeader, previous_hop: NodeId, sealed: bytes) -> None:
         """Send an answer back the way that its request came (RFC 6940 §6.2.2)."""
-        destinations = answer_destinations(request, previous_hop)
+        destinations = self._router.without_self(answer_destinations(request, previous_hop))
         data = compose(
             self._configuration(),
             request.transaction_id,
@@ -266,7 +283,11 @@ class Messaging:
         except Unroutable as error:
             self._count(f"unroutable: {error}")
             return
-        link = self._link_to(hop) if hop is not None else None
+        if hop is None:
+            # The answer to a request of ours that has become ours to serve since it was sent (`redirect`).
+            self._clock.callLater(0, self.receive, self.node_id, data)
+            return
+        link = self._link_to(hop)
         if link is None:
             self._count("next hop not connected")
         elif not link.send(data):

@@ -70,11 +70,13 @@ class Topology:
         self.ours = set(ours)
         self.links = set(connected)
         self.default = default
+        self.came_from: list[NodeId | None] = []
 
     def is_responsible(self, target: bytes, /) -> bool:
         return target in self.ours
 
-    def next_hop(self, target: bytes, /) -> NodeId | None:
+    def next_hop(self, target: bytes, previous_hop: NodeId | None = None, /) -> NodeId | None:
+        self.came_from.append(previous_hop)
         return self.default
 
     def connected(self, node_id: NodeId, /) -> bool:
@@ -187,6 +189,15 @@ class ForwardingTests(RouterTestCase):
         self.assertDropped(self.receive(self.message(nodes("E"))), "no route")
         self.assertDropped(self.receive(self.message([resource(b"R")])), "no route")
 
+    def test_not_back_where_it_came_from(self) -> None:
+        """The topology is told from whom a message came; one of ours came from nobody (docs/decisions/0013)."""
+        for destination in (resource(b"R"), *nodes("E")):
+            self.topology.came_from.clear()
+            self.receive(self.message([destination]), previous_hop=B)
+            self.receive(self.message([*nodes("M"), destination]), previous_hop=A)
+            self.router.route([destination])
+            self.assertEqual(self.topology.came_from, [B, A, None])
+
     def test_resource_that_equals_a_connected_node_id(self) -> None:
         destination = ResourceDestination(resource_id=ResourceId(B))
         self.assertForwarded(self.receive(self.message([destination])), B)
@@ -251,6 +262,85 @@ class ForwardingTests(RouterTestCase):
         self.assertRefused(self.receive(data), MessageTooLarge)
         data = self.message(nodes("B"), body=bytes(2000 - len(fits) - 18))
         self.assertIsInstance(self.receive(data), Forward)
+
+
+class RedirectTests(RouterTestCase):
+    """Messages that were sent to B in vain (docs/decisions/0012)."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.topology.links = {A, C}
+
+    def redirect(self, data: bytes) -> Verdict:
+        return self.router.redirect(B, data)
+
+    def test_another_way(self) -> None:
+        """As it was sent: its TTL and Via List are those of its first way on."""
+        for destination in (resource(b"R"), *nodes("E")):
+            for code in (MessageCode.PING_REQ, MessageCode.PING_ANS):
+                data = self.message([destination], via=nodes("DA"), ttl=7, code=code)
+                self.assertEqual(self.redirect(data), Forward(C, data))
+
+    def test_to_a_connected_node(self) -> None:
+        """Directly, where the next entry is connected by now."""
+        data = self.message([*nodes("A"), resource(b"R")])
+        self.assertEqual(self.redirect(data), Forward(A, data))
+
+    def test_over_another_link(self) -> None:
+        """Where there is another link to the same node by now, that is the way."""
+        self.topology.links.add(B)
+        for data in (self.message(nodes("B")), self.message(nodes("BA"), code=MessageCode.PING_ANS)):
+            self.assertEqual(self.redirect(data), Forward(B, data))
+
+    def test_ours_now(self) -> None:
+        """What was the lost node's is ours: it is delivered, and its answer begins here."""
+        self.topology.ours = {b"R".ljust(16, b".")}
+        data = self.message([resource(b"R")], via=nodes("DA"))
+        verdict = self.redirect(data)
+        assert isinstance(verdict, Deliver), verdict
+        self.assertEqual((verdict.data, verdict.data[verdict.start :]), (data, b"\x00\x17the rest"))
+        self.assertEqual(verdict.previous_hop, ME)
+        answer = answer_destinations(verdict.header, verdict.previous_hop)
+        self.assertEqual(self.router.without_self(answer), nodes("AD"))
+
+    def test_answer_skips_the_lost_node(self) -> None:
+        """To the next node of its way back, if that is connected; else by the topology."""
+        for letters, hop in (("BAD", A), ("BED", C)):
+            for code in (MessageCode.PING_ANS, MessageCode.ERROR):
+                option = UnknownForwardingOption(type=9, flags=0, option=b"x")
+                data = self.message(nodes(letters), ttl=7, code=code, options=(option,))
+                header = self.assertForwarded(self.redirect(data), hop)
+                self.assertEqual(header.destination_list, nodes(letters[1:]))
+                self.assertEqual((header.ttl, header.via_list, header.options), (7, (), (option,)))
+
+    def test_answer_for_the_lost_node(self) -> None:
+        """It has nobody else to go to."""
+        self.assertDropped(self.redirect(self.message(nodes("B"), code=MessageCode.PING_ANS)), "undelivered")
+
+    def test_request_for_the_lost_node(self) -> None:
+        """Nor has a request that names it, whatever is to come behind: that was its sender's wish."""
+        for destinations in (nodes("B"), nodes("BA"), (*nodes("B"), resource(b"R"))):
+            self.assertDropped(self.redirect(self.message(destinations)), "undelivered")
+        self.topology.ours = {B}
+        self.assertDropped(self.redirect(self.message(nodes("B"))), "undelivered")
+
+    def test_fragments(self) -> None:
+        """A fragment that does not say what it is goes another way, but skips nobody."""
+        data = self.message([resource(b"R")], fragment=0x80000100)
+        self.assertEqual(self.redirect(data), Forward(C, data))
+        self.assertDropped(self.redirect(self.message(nodes("BA"), fragment=0x80000100)), "undelivered")
+
+    def test_no_way(self) -> None:
+        self.topology.default = None
+        self.assertDropped(self.redirect(self.message([resource(b"R")])), "no route")
+        self.assertDropped(self.redirect(self.message(nodes("BE"), code=MessageCode.PING_ANS)), "no route")
+
+    def test_never_an_error_answer(self) -> None:
+        """What cannot be served here is only dropped: it was well formed, and on its way elsewhere."""
+        self.topology.ours = {b"R".ljust(16, b".")}
+        option = UnknownForwardingOption(type=9, flags=2, option=b"x")
+        self.assertDropped(self.redirect(self.message([resource(b"R")], options=(option,))), "undelivered")
+        self.assertDropped(self.redirect(b"short"), "truncated header")
 
 
 class OpaqueTests(RouterTestCase):
@@ -400,6 +490,12 @@ class OptionTests(RouterTestCase):
             data = self.message(nodes(name), options=self.option(0))
             broken = data[:36] + b"\x00\x04" + data[38:]
             self.assertDropped(self.receive(broken), "malformed forwarding option")
+
+    def test_type_0(self) -> None:
+        """There is no such type."""
+        for name in ("B", "M"):
+            data = self.message(nodes(name), options=self.option(0))
+            self.assertDropped(self.receive(data[:56] + b"\x00" + data[57:]), "malformed forwarding option")
 
 
 class OwnMessageTests(RouterTestCase):

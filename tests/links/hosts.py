@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -24,6 +25,8 @@ class RecordingOwner:
         self.messages: list[bytes] = []
         self.rejected: list[str] = []
         self.reasons: list[Exception | None] = []
+        self.undelivered: list[tuple[str, list[bytes]]] = []
+        """What was given back, and what had been told of a link just before."""
 
     def link_opened(self, link: ILink) -> None:
         self.links.append(link)
@@ -41,6 +44,9 @@ class RecordingOwner:
     def link_closed(self, link: ILink, reason: Exception | None) -> None:
         self.reasons.append(reason)
         self.events.append(("closed", link.node_id))
+
+    def messages_undelivered(self, link: ILink, messages: Sequence[bytes]) -> None:
+        self.undelivered.append((self.events[-1][0], list(messages)))
 
     def link_rejected(self, cause: str, address: str) -> None:
         self.rejected.append(cause)

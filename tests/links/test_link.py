@@ -110,6 +110,60 @@ class ProvedTests(LinkTestCase):
         self.assertEqual(str(self.owner.reasons[0]), "no ACK for 30 s")
         self.assertEqual(self.service.told, ["handshake", "connection"])
 
+    def test_undelivered_when_failing(self) -> None:
+        """What was not acknowledged is given back when the link is failing, after that is told, and once."""
+        self.link.send(b"one")
+        self.link.send(b"two")
+        self.ack(0)
+        self.link.send(b"three")
+        self.clock.advance(1)
+        self.assertEqual(self.owner.undelivered, [("failing", [b"two", b"three"])])
+        self.clock.advance(20)
+        self.link.send(b"four")
+        self.clock.advance(20)
+        self.link.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.owner.undelivered[1:], [("closed", [b"four"])])
+
+    def test_undelivered_when_closed(self) -> None:
+        """However a link ends, after that is told."""
+        for number in range(3):
+            self.link.send(b"%d" % number)
+        self.ack(1)
+        self.link.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.owner.undelivered, [("closed", [b"2"])])
+
+    def test_all_was_delivered(self) -> None:
+        """Nothing is told of nothing."""
+        self.link.send(b"one")
+        self.ack(0)
+        self.clock.advance(5)
+        self.link.close()
+        self.link.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.owner.undelivered, [])
+
+    def test_undelivered_queue(self) -> None:
+        """What waits for a link that is blocked goes another way as well, and does not wait any longer."""
+        self.link.send(b"one")
+        self.link.pauseProducing()
+        self.link.send(b"two")
+        self.clock.advance(1)
+        self.assertEqual(self.owner.undelivered, [("failing", [b"one", b"two"])])
+        self.frames()
+        self.link.resumeProducing()
+        self.assertEqual(self.frames(), [])
+        self.link.pauseProducing()
+        self.assertTrue(self.link.send(bytes(5000)))
+        self.assertEqual(self.link._queued, 5000)
+
+    def test_failing_twice(self) -> None:
+        """A link that recovered gives back only what was sent since."""
+        self.link.send(b"one")
+        self.clock.advance(1)
+        self.ack(0)
+        self.link.send(b"two")
+        self.clock.pump([1] * 10)
+        self.assertEqual(self.owner.undelivered, [("failing", [b"one"]), ("failing", [b"two"])])
+
     def test_timely_acks(self) -> None:
         for number in range(50):
             self.link.send(b"")

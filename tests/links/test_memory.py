@@ -95,6 +95,32 @@ class LinkTests(NetworkTestCase):
         self.clock.advance(0.02)
         self.successResultOf(connecting)
 
+    def test_linked_at_once(self) -> None:
+        """Two ends that are open before time goes on."""
+        self.network.link(self.nodes[A], self.nodes[B])
+        [ours], [theirs] = self.owner(A).links, self.owner(B).links
+        self.assertEqual((ours.node_id, ours.outgoing, ours.rtt), (B, True, 0.1))
+        self.assertEqual((theirs.node_id, theirs.outgoing, theirs.rtt), (A, False, 0.1))
+        ours.send(b"ping")
+        theirs.send(b"pong")
+        self.run_for(0.1)
+        self.assertEqual((self.owner(A).messages, self.owner(B).messages), ([b"pong"], [b"ping"]))
+
+    def test_observed(self) -> None:
+        """Every message that is sent, whatever becomes of it; none that is refused."""
+        seen: list[tuple[str, str, bytes]] = []
+        self.network.observe = lambda link, message: seen.append((link.here, link.address, message))
+        link = self.link()
+        link.send(b"arrives")
+        self.network.loss = 1.0
+        link.send(b"is lost")
+        self.network.kill(self.nodes[B].address)
+        link.send(b"in vain")
+        link.close()
+        link.send(b"refused")
+        sent = [b"arrives", b"is lost", b"in vain"]
+        self.assertEqual(seen, [("10.0.0.1", "10.0.0.2:6084", message) for message in sent])
+
     def test_messages_keep_order(self) -> None:
         """Even where the latency does not."""
         link = self.link()
@@ -205,6 +231,7 @@ class FailureTests(NetworkTestCase):
         theirs.send(b"anybody there?")
         self.run_for(0.1)
         self.assertEqual(self.owner(B).events, [("opened", A), ("closed", A)])
+        self.assertEqual(self.owner(B).undelivered, [("closed", [b"anybody there?"])])
 
     def test_kill(self) -> None:
         link = self.link()
@@ -218,6 +245,62 @@ class FailureTests(NetworkTestCase):
         self.assertNoResult(connecting)
         self.run_for(0.2)
         self.failureResultOf(connecting, LinkError)
+
+    def test_undelivered(self) -> None:
+        """What was sent to a node that is dead, or died before it arrived, is given back when the link is failing."""
+        link = self.link()
+        link.send(b"arrives")
+        self.run_for(0.04)
+        link.send(b"under way")
+        self.run_for(0.02)
+        self.network.kill(self.nodes[B].address)
+        link.send(b"in vain")
+        self.run_for(0.9)
+        self.assertEqual(self.owner(A).undelivered, [])
+        self.run_for(0.2)
+        [(told, messages)] = self.owner(A).undelivered
+        self.assertEqual((told, sorted(messages)), ("failing", [b"in vain", b"under way"]))
+        self.assertEqual(self.owner(B).messages, [b"arrives"])
+        link.send(b"later")
+        self.run_for(40)
+        self.assertEqual(self.owner(A).undelivered[1:], [("closed", [b"later"])])
+        self.assertEqual(self.owner(B).undelivered, [])
+
+    def test_undelivered_to_a_closed_end(self) -> None:
+        """What was under way when the other end closed, or is sent before that is known."""
+        link = self.link()
+        [theirs] = self.owner(B).links
+        link.send(b"under way")
+        theirs.close()
+        self.run_for(0.02)
+        link.send(b"too late")
+        self.run_for(1)
+        [(told, messages)] = self.owner(A).undelivered
+        self.assertEqual((told, sorted(messages)), ("closed", [b"too late", b"under way"]))
+        self.assertEqual(self.owner(B).messages, [])
+
+    def test_undelivered_is_bounded(self) -> None:
+        link = self.link()
+        self.network.kill(self.nodes[B].address)
+        for number in range(3000):
+            link.send(b"%d" % number)
+        self.run_for(2)
+        [(_, messages)] = self.owner(A).undelivered
+        self.assertLessEqual(len(messages), MOST_UNDERWAY + 1)
+        self.assertEqual(messages[-1], b"2999")
+
+    def test_short_partition(self) -> None:
+        """What vanished in one that nobody noticed is not given back much later."""
+        link = self.link()
+        self.network.partition([self.nodes[A].address])
+        link.send(b"lost")
+        self.run_for(0.5)
+        self.network.heal()
+        self.run_for(600)
+        link.close()
+        self.run_for(1)
+        self.assertEqual(self.owner(A).events, [("opened", B), ("closed", B)])
+        self.assertEqual(self.owner(A).undelivered, [])
 
     def test_killed_in_the_handshake(self) -> None:
         connecting = self.nodes[A].connect(self.nodes[B].candidates(), B)

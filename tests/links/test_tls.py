@@ -406,6 +406,16 @@ class MessageTests(LinksTestCase):
         cast(Host, links.host).owner = owner
         return owner
 
+    async def test_undelivered(self) -> None:
+        """What the other end was sent and did not acknowledge before the connection broke is given back."""
+        a, b, link, theirs = await self.pair()
+        link.send(b"arrives")
+        await self.until(lambda: self.owner(b).messages and link.rtt is not None)
+        cast(Any, theirs).transport.abortConnection()
+        self.assertTrue(link.send(b"in vain"))
+        await self.until(lambda: self.owner(a).undelivered)
+        self.assertEqual(self.owner(a).undelivered, [("closed", [b"in vain"])])
+
     async def test_garbage_within(self) -> None:
         _, b, link, _ = await self.pair()
         cast(Any, link).transport.write(b"\x00" * 20)

@@ -152,7 +152,7 @@ class FakeTopology:
     def is_responsible(self, target: bytes) -> bool:
         return self.responsible(target)
 
-    def next_hop(self, target: bytes) -> NodeId | None:
+    def next_hop(self, target: bytes, previous_hop: NodeId | None = None) -> NodeId | None:
         return self.hop
 
     def replica_set(self, resource: ResourceId) -> Sequence[NodeId]:

@@ -31,6 +31,7 @@ from p2psip.interfaces import (
     Request,
     SignedBy,
 )
+from p2psip.topology.chord import Chord
 from p2psip.topology.ring import nearest
 from p2psip.wire.chord import ChordUpdate
 from p2psip.wire.codec import Struct
@@ -312,6 +313,10 @@ class Host:
 
     # -- For tests -----------------------------------------------------------------------------------
 
+    def neighbors_wanted(self) -> int:
+        """How many predecessors, and how many successors, the peer wants to have, by what it makes of the overlay."""
+        return cast(Chord, self.topology)._table.neighbors_wanted
+
     def start(self, bootstrap: Host | None) -> Deferred[None]:
         """Join over `bootstrap` (any bootstrap node if None), again and again if `world.rejoin`."""
         if not self.alive:
@@ -451,7 +456,7 @@ class World:
                 host.answer(message)
             return
         else:
-            hop = host.topology.next_hop(target)
+            hop = host.topology.next_hop(target, message.path[-1])
         if hop is None or hop not in host.links:
             return
         if len(message.path) > MOST_HOPS:
@@ -492,14 +497,18 @@ class World:
         return [host for _, host in sorted(self.hosts.items()) if host.alive and host.topology.joined]
 
     def faults(self, peers: Sequence[Host] | None = None) -> list[str]:
-        """Every way in which the Neighbor Tables differ from the one true ring."""
+        """Every way in which the Neighbor Tables differ from the one true ring.
+
+        Each has to hold as many as its peer wants to have there, and exactly the nearest ones.
+        """
         ring = self.peers() if peers is None else peers
         ids = [host.node_id for host in ring]
         astray = [host for host in self.hosts.values() if host.alive and not host.topology.joined]
         found = [f"{host.node_id.hex()[:6]} has not joined" for host in astray]
         for host in ring:
             neighbors = host.topology.status()["neighbors"]
-            for side, true in zip(("predecessors", "successors"), nearest(ids, host.node_id, 3), strict=True):
+            nearest_ones = nearest(ids, host.node_id, host.neighbors_wanted())
+            for side, true in zip(("predecessors", "successors"), nearest_ones, strict=True):
                 if neighbors[side] != [node.hex() for node in true]:
                     has = [node[:6] for node in neighbors[side]]
                     want = [node.hex()[:6] for node in true]

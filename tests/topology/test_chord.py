@@ -19,8 +19,11 @@ from p2psip.interfaces import (
     Request,
     SignedBy,
 )
-from p2psip.topology.chord import HOLD_DOWN, Chord, chord_resource_id
+from p2psip.topology.chord import DOUBT_AFTER, HOLD_DOWN, Chord, chord_resource_id
 from p2psip.topology.client import ChordClient
+from p2psip.topology.interfaces import ISettled
+from p2psip.topology.membership import Heard, Membership
+from p2psip.topology.stabilize import AFTER_LOSS, Repair
 from p2psip.wire.chord import ChordLeaveData, FromPredecessor, FromSuccessor, Full, Neighbors, PeerReady
 from p2psip.wire.codec import Struct
 from p2psip.wire.header import NodeDestination, OpaqueDestination, ResourceDestination
@@ -29,15 +32,20 @@ from p2psip.wire.methods import JoinReq, LeaveReq, PingReq, RouteQueryReq, Updat
 from .network import Host, World
 
 
-def node(value: int) -> NodeId:
+def node(value: float) -> NodeId:
     """A Node-ID, `value` sixteenths of the ring from its start, and a little more: 0 is no Node-ID."""
-    return NodeId(((value << 124) + 1).to_bytes(16))
+    return NodeId((int(value * (1 << 124)) + 1).to_bytes(16))
 
 
 def request(body: Struct, sender: NodeId, previous_hop: NodeId | None = None) -> Request:
     """A verified request of `sender`, over its own link unless another previous hop is given."""
     signed = SignedBy(cast(Any, None), sender)
     return Request(body, signed, sender if previous_hop is None else previous_hop, 1)
+
+
+def three_neighbors(host: ITopologyHost) -> Chord:
+    """A peer with three neighbors on either side, however large the overlay."""
+    return Chord(host, 3)
 
 
 class ChordTestCase(SynchronousTestCase):
@@ -47,21 +55,21 @@ class ChordTestCase(SynchronousTestCase):
         self.world = World(0, Chord)
         self.world.rejoin = False
 
-    def host(self, value: int, name: str = "") -> Host:
+    def host(self, value: float, name: str = "") -> Host:
         """A node at a place of the ring."""
         host = self.world.node(node(value))
         if name:
             self.world.names[host.node_id] = name
         return host
 
-    def founder(self, value: int, name: str = "") -> Host:
+    def founder(self, value: float, name: str = "") -> Host:
         """A node that is the whole overlay."""
         host = self.host(value, name)
         self.world.bootstrap_ids.append(host.node_id)
         host.topology.found()
         return host
 
-    def ring(self, *values: int) -> list[Host]:
+    def ring(self, *values: float) -> list[Host]:
         """A settled overlay."""
         hosts = [self.founder(values[0])]
         for value in values[1:]:
@@ -73,8 +81,8 @@ class ChordTestCase(SynchronousTestCase):
         return hosts
 
     def crowd(self) -> list[Host]:
-        """Sixteen peers, each linked to every other."""
-        self.world = World(0, Chord)
+        """Sixteen peers, each linked to every other, with three neighbors on either side."""
+        self.world = World(0, three_neighbors)
         hosts = self.ring(*range(16))
         for one in hosts:
             for other in hosts:
@@ -94,6 +102,7 @@ class PluginTests(ChordTestCase):
     def test_interfaces(self) -> None:
         """Peer, client, factory and the fakes of these tests provide their interfaces."""
         verifyObject(ITopologyPlugin, self.host(1).topology)
+        verifyObject(ISettled, self.host(1).topology)
         verifyObject(ITopologyPlugin, self.world.node(node(2), ChordClient).topology)
         verifyObject(ITopologyHost, self.host(3))
         verifyObject(IConnectionTable, self.host(3))
@@ -104,6 +113,7 @@ class PluginTests(ChordTestCase):
         factory = found["CHORD-RELOAD"]
         verifyObject(ITopologyFactory, factory)
         self.assertIsInstance(factory.build(self.host(1)), Chord)
+        self.assertEqual(factory.build(self.host(1), 5)._table.neighbors_wanted, 5)
         self.assertIsInstance(factory.build_client(self.host(2)), ChordClient)
 
     def test_resource_id(self) -> None:
@@ -156,7 +166,7 @@ class PluginTests(ChordTestCase):
         self.assertTrue(first.topology.replica_expected(resource, second.node_id), "ours comes from anybody")
 
     def test_routes_over(self) -> None:
-        """Members are routed over, clients and Joining Nodes are not. [6940-6.5.1-1]"""
+        """Neighbors and fingers are routed over, clients and Joining Nodes are not. [6940-6.5.1-1]"""
         one, other = self.ring(2, 10)
         stranger = self.host(6)
         self.world.link(one, stranger)
@@ -168,6 +178,52 @@ class PluginTests(ChordTestCase):
         needed = {place for place, host in enumerate(hosts) if hosts[0].topology.routes_over(host.node_id)}
         # Three neighbors on either side, and the first beyond half, a quarter and an eighth of the ring.
         self.assertEqual(needed, {1, 2, 3, 4, 8, 13, 14, 15})
+        # All others are members as well, but wait until they are needed.
+        self.assertEqual(hosts[0].topology.status()["members"], 15)
+        self.assertEqual(hosts[0].topology.next_hop(offset(hosts[12].node_id, 1)), hosts[8].node_id)
+        hosts[0].link_down(hosts[8].node_id)
+        self.assertEqual(hosts[0].topology.next_hop(offset(hosts[12].node_id, 1)), hosts[9].node_id)
+
+
+class NextHopTests(ChordTestCase):
+    """A message is not sent back to where it came from (docs/decisions/0013)."""
+
+    def test_dead_peer_that_its_predecessor_knows_of(self) -> None:
+        """Its successor sends what is for it to it, and not back to the predecessor that knows better."""
+        first, before, dead, after, last = self.ring(1, 4, 7, 10, 13)
+        self.world.kill(dead, after=1e9)
+        before.link_down(dead.node_id)
+        for target in (offset(dead.node_id, -1), node(6), offset(before.node_id, 1)):
+            self.assertEqual(before.topology.next_hop(target), after.node_id)
+            # By RFC 6940 §10.3 it would go to and fro until its TTL is used up.
+            self.assertEqual(after.topology.next_hop(target), before.node_id)
+            self.assertEqual(after.topology.next_hop(target, before.node_id), dead.node_id)
+            for other in (first.node_id, last.node_id, after.node_id, None):
+                self.assertEqual(after.topology.next_hop(target, other), before.node_id)
+        # As soon as the successor knows as well, what is for the dead peer is its own.
+        after.link_down(dead.node_id)
+        self.assertTrue(after.topology.is_responsible(node(6)))
+        self.assertIsNone(after.topology.next_hop(node(6), before.node_id))
+
+    def test_no_ping_pong(self) -> None:
+        """What is for a dead peer ends there, from wherever it comes, within a few hops."""
+        hosts = self.ring(*range(16))
+        self.world.kill(hosts[7], after=1e9)
+        hosts[6].link_down(hosts[7].node_id)
+        asking = [host for host in hosts if host is not hosts[7]]
+        before = self.world.messages
+        for host in asking:
+            host.request([ResourceDestination(resource_id=ResourceId(node(6.5)))], PingReq())
+        self.world.clock.advance(2.9)
+        self.assertFalse(hosts[8].topology.is_responsible(node(6.5)), "it is not to know yet")
+        self.assertLess(self.world.messages - before, 10 * len(asking))
+        self.assertEqual(self.world.too_many_hops, 0)
+
+    def test_nobody_else(self) -> None:
+        """Where the only way is the one that it came, it goes back: the other peer may know more by now."""
+        one, other = self.ring(2, 10)
+        self.assertEqual(one.topology.next_hop(node(5)), other.node_id)
+        self.assertEqual(one.topology.next_hop(node(5), other.node_id), other.node_id)
 
 
 class JoinTests(ChordTestCase):
@@ -439,6 +495,7 @@ class UpdateTests(ChordTestCase):
         """A closer neighbor takes its place, and the whole Connection Table is told. [6940-10.7.3-2]
         [6940-10.7.3-3]
         """
+        self.world.build = three_neighbors
         hosts = self.ring(1, 3, 5, 7, 9, 11, 13, 15)
         self.world.link(hosts[0], hosts[4])
         self.world.clock.advance(1)
@@ -453,6 +510,7 @@ class UpdateTests(ChordTestCase):
 
     def test_peer_ready(self) -> None:
         """A peer that is no neighbor gets no lists. (RFC 6940 §10.7)"""
+        self.world.build = three_neighbors
         hosts = self.ring(1, 3, 5, 7, 9, 11, 13, 15)
         said = self.spoken(hosts, "ABCDEFGH")
         self.world.link(hosts[0], hosts[4])
@@ -480,6 +538,7 @@ class UpdateTests(ChordTestCase):
         """Every neighbor once in each chord-update-interval, not all at once. [6940-10.7.4.1-1]
         [6940-10.7.4.1-3]
         """
+        self.world.build = three_neighbors
         hosts = self.ring(1, 3, 5, 7, 9, 11, 13, 15)
         said = self.spoken(hosts, "ABCDEFGH")
         when: dict[str, float] = {}
@@ -491,6 +550,29 @@ class UpdateTests(ChordTestCase):
                     when.setdefault(line, self.world.clock.now)
         self.assertEqual(set(when), {f"A: Neighbors to {name}" for name in "BCDFGH"})
         self.assertEqual(len(set(when.values())), 6)
+
+    def test_omitted(self) -> None:
+        """A neighbor that another's lists lack, and that was not heard of lately, is put to the test by an Update."""
+        self.world.build = three_neighbors
+        hosts = self.ring(1, 3, 5, 7, 9, 11, 13, 15)
+        said = self.spoken(hosts, "ABCDEFGH")
+        ids = [host.node_id for host in hosts]
+
+        def hear(*successors: int) -> set[str]:
+            lists = Neighbors(uptime=1, predecessors=[], successors=[ids[place] for place in successors])
+            hosts[0].topology.answer_update(request(lists, ids[1]))
+            said.clear()
+            self.world.clock.advance(1)
+            return {line for line in said if line.startswith("A: ")}
+
+        hosts[0].topology.answer_update(request(Neighbors(uptime=1, predecessors=[], successors=[]), ids[2]))
+        self.assertEqual(hear(3, 4, 5), set())  # heard of just now
+        self.world.clock.advance(DOUBT_AFTER)
+        self.assertEqual(hear(2, 3, 5), set())  # lists all that A knows up to the last but one
+        self.assertEqual(hear(2), set())
+        self.assertEqual(hear(3, 4, 5), {"A: Neighbors to C"})
+        # The test is passed, and the one that was doubted tells that it lives.
+        self.assertIn(ids[2].hex(), hosts[0].topology.status()["neighbors"]["successors"])
 
     def test_unanswered(self) -> None:
         """A neighbor that does not answer an Update has failed. [6940-10.7.1-1]"""
@@ -535,22 +617,84 @@ class UpdateTests(ChordTestCase):
 class RepairTests(ChordTestCase):
     """Better neighbors and fingers (RFC 6940 §10.7.1, §10.7.2, §10.7.4.2)."""
 
-    def circle(self) -> dict[int, Host]:
-        """Sixteen peers at equal distances, founded by 8; 5 is the last to join, and so knows few."""
-        values = [8, *(value for value in range(16) if value not in (5, 8)), 5]
+    def circle(self, *more: float) -> dict[float, Host]:
+        """Sixteen peers at equal distances and some `more`, founded by 8; 5 is the last to join, and so knows few.
+
+        Each has three neighbors on either side, and one spare.
+        """
+        self.world.build = three_neighbors
+        values = [8, *(value for value in range(16) if value not in (5, 8)), *more, 5]
         return dict(zip(values, self.ring(*values), strict=True))
 
+    def linked(self, hosts: dict[float, Host]) -> set[float]:
+        """To whom 5 has a link."""
+        return {value for value, host in hosts.items() if host.node_id in hosts[5].links}
+
     def test_dead_candidate(self) -> None:
-        """While an Attach to a dead candidate runs out of time, the next one takes its place."""
+        """While Attaches to dead candidates run out of time, the next ones take their place."""
         hosts = self.circle()
         one = hosts[5]
-        self.assertNotIn(hosts[1].node_id, one.links)
-        self.assertNotIn(hosts[0].node_id, one.links)
-        self.world.kill(hosts[1], after=1e9)
-        self.world.kill(hosts[4])
+        self.assertTrue(self.linked(hosts).isdisjoint({0, 15, 14}))
+        for silent in (0, 15):
+            self.world.kill(hosts[silent], after=1e9)
+        for noticed in (4, 3):
+            self.world.kill(hosts[noticed])
         self.world.clock.advance(5)
-        expected = [hosts[value].node_id.hex() for value in (3, 2, 0)]
+        expected = [hosts[value].node_id.hex() for value in (2, 1, 14)]
         self.assertEqual(one.topology.status()["neighbors"]["predecessors"], expected)
+
+    def test_spare(self) -> None:
+        """There is a link to one peer more on either side, which is a neighbor as soon as one is lost.
+        [6940-10.7.1-1]
+        """
+        hosts = self.circle()
+        for value, host in hosts.items():
+            near = {hosts[(value + step) % 16].node_id for step in range(-4, 5) if step}
+            self.assertLessEqual(near, set(host.links), value)
+        self.world.kill(hosts[3], after=0)
+        self.world.clock.advance(0)
+        expected = [hosts[value].node_id.hex() for value in (4, 2, 1)]
+        self.assertEqual(hosts[5].topology.status()["neighbors"]["predecessors"], expected)
+        self.assertEqual(self.world.faults(), [])
+
+    def test_lost_but_listed(self) -> None:
+        """A neighbor that was just lost is not sought for some seconds, whoever lists it."""
+        hosts = self.circle()
+        self.world.names.update({hosts[value].node_id: f"{value}" for value in hosts})
+        self.world.kill(hosts[3], after=1e9)
+        hosts[5].link_down(hosts[3].node_id)
+        self.world.transcript.clear()
+
+        def sought() -> list[str]:
+            return [line for line in self.world.transcript if line.startswith("5: Attach") and line.endswith(" 3")]
+
+        self.world.clock.advance(AFTER_LOSS - 0.1)
+        self.assertEqual(sought(), [])
+        # It is still listed, as its other neighbors have not noticed: now it is tried, in vain, and left alone longer.
+        self.world.clock.advance(1)
+        self.assertEqual(len(sought()), 1)
+        self.world.clock.advance(10)
+        self.assertEqual(len(sought()), 1)
+
+    def test_looks_when_it_matters(self) -> None:
+        """Lists that name nobody who would change the table are no reason to look for neighbors."""
+        looks: list[float] = []
+
+        class Looking(Repair):
+            def look(self) -> None:
+                looks.append(self._clock.seconds())
+
+        membership = Membership(self.host(0), lambda predecessors, successors, lost: None, 3)
+        for value in (1, 2, 3, 4, 12, 13, 14, 15):
+            membership.adopt(node(value))
+        repair = Looking(membership)
+        repair.heard_from(node(4), None)
+        repair.heard_from(node(4), Heard([node(3), node(2), node(1)], [node(5), node(6), node(11)], 0.0))
+        self.assertEqual(looks, [])
+        for better in (0.5, 3.5, 15.5, 12.5):
+            looks.clear()
+            repair.heard_from(node(4), Heard([], [node(5), node(better)], 0.0))
+            self.assertEqual(len(looks), 1, better)
 
     def test_asks_for_lists(self) -> None:
         """A neighbor whose lists are not known is asked for them, when they are needed."""
@@ -562,25 +706,33 @@ class RepairTests(ChordTestCase):
         first.link_down(second.node_id)
         self.assertIn("A: RouteQueryReq to C", self.world.transcript)
 
-    def finger(self, hosts: dict[int, Host]) -> set[int]:
+    def finger(self, hosts: dict[float, Host]) -> set[int]:
         """Which peers 5 knows in the second interval of its Finger Table."""
         return {value for value in (9, 10, 11, 12) if hosts[5].topology.routes_over(hosts[value].node_id)}
 
+    def lose_finger(self) -> dict[float, Host]:
+        """Let 5 lose its second finger, when it has no link to anybody else there, and none of them is a neighbor."""
+        hosts = self.circle(5.5, 6.5)
+        (self.lost,) = self.finger(hosts)
+        for value in {9, 10, 11, 12} - {self.lost}:
+            hosts[5].link_down(hosts[value].node_id)
+            hosts[value].link_down(hosts[5].node_id)
+        self.world.kill(hosts[self.lost])
+        self.world.clock.advance(0.2)
+        self.assertEqual(self.finger(hosts), set())
+        self.world.clock.advance(5)
+        return hosts
+
     def test_lost_finger(self) -> None:
         """It is replaced by somebody else of its interval. [6940-10.7.2-1] [6940-10.7.2-2]"""
-        hosts = self.circle()
-        self.assertEqual(self.finger(hosts), {9})
-        self.world.kill(hosts[9])
-        self.world.clock.advance(5)
+        hosts = self.lose_finger()
         self.assertEqual(len(self.finger(hosts)), 1)
-        self.assertNotIn(9, self.finger(hosts))
+        self.assertNotIn(self.lost, self.finger(hosts))
 
     def test_periodic_search(self) -> None:
         """Without reactive recovery it is sought in time. [6940-10.7.4.2-1] [6940-10.7.4.2-6]"""
         self.world = World(0, Chord, chord_reactive=False, chord_ping_interval=100, chord_update_interval=30)
-        hosts = self.circle()
-        self.world.kill(hosts[9])
-        self.world.clock.advance(5)
+        hosts = self.lose_finger()
         self.assertEqual(self.finger(hosts), set())
         self.world.clock.advance(600)
         self.assertEqual(len(self.finger(hosts)), 1)
@@ -612,6 +764,7 @@ class LeaveTests(ChordTestCase):
 
     def test_lists(self) -> None:
         """A predecessor learns our successors, a successor our predecessors. [6940-10.9-2]"""
+        self.world.build = three_neighbors
         hosts = self.ring(1, 3, 5, 7, 9, 11, 13, 15)
         sent: dict[NodeId, ChordLeaveData] = {}
         for host in hosts[1:]:

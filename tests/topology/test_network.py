@@ -6,6 +6,7 @@ Every world is made from a seed, which a failure names.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import log2
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +16,7 @@ from p2psip.errors import RELOADError
 from p2psip.ids import NodeId, within
 from p2psip.interfaces import Answer
 from p2psip.topology.chord import Chord
+from p2psip.topology.interfaces import ISettled
 from p2psip.wire.header import ResourceDestination
 from p2psip.wire.methods import PingReq
 
@@ -118,6 +120,38 @@ class GrowthTests(RingTestCase):
             has = any(within(finger, first, last) for finger in fingers)
             missing += someone and not has
         self.assertEqual(missing, 0)
+
+    def test_number_of_neighbors(self) -> None:
+        """It follows the size of the overlay, up and down: O(log(N)), and three at least. [6940-10.7-2]
+        [6940-10.7-3]
+        """
+        for size in (1, 4, 5, 8, 16, 40, 80):
+            with self.subTest(size=size):
+                world = self.grow(size, size)
+                wanted = [host.neighbors_wanted() for host in world.peers()]
+                self.assertGreaterEqual(min(wanted), 3)
+                # As many as log2 says, or the whole ring; but each peer estimates that by its own few neighbors.
+                suits = min(log2(size) + 2, size / 2) if size > 6 else 3
+                self.assertLess(abs(sum(wanted) / size - suits), 1, wanted)
+                self.assertLess(max(wanted), suits + 2)
+        for host in world.peers()[::2]:
+            host.topology.leave()
+            world.clock.advance(2)
+            world.kill(host, 0.02)
+        self.settle(world, SETTLED)
+        fewer = [host.neighbors_wanted() for host in world.peers()]
+        self.assertLess(sum(fewer) / len(fewer), sum(wanted) / len(wanted))
+
+    def test_given_number_of_neighbors(self) -> None:
+        """Whoever is given a number keeps to it."""
+        world = World(2, lambda host: Chord(host, 4))
+        first = world.found()
+        for _ in range(29):
+            world.node().start(first)
+        self.settle(world, SETTLED)
+        self.assertEqual({host.neighbors_wanted() for host in world.peers()}, {4})
+        for host in world.peers():
+            self.assertEqual(len(host.topology.status()["neighbors"]["successors"]), 4)
 
     def test_periodic_recovery(self) -> None:
         """Without reactive recovery a ring comes about as well. (RFC 6940 §10.7)"""
@@ -237,6 +271,50 @@ class FailureTests(RingTestCase):
                 self.settle(world, 120)
                 self.check_responsibility(world)
                 self.check_lookups(world)
+
+
+class SettledTests(RingTestCase):
+    """A ring that begins in the middle (`ISettled`): as if it had been there for long."""
+
+    def begin(self, size: int) -> World:
+        """All the peers of a ring, each linked to its places."""
+        world = World(size, Chord)
+        hosts = [world.node() for _ in range(size)]
+        everyone = sorted(host.node_id for host in hosts)
+        plugins = [(host, ISettled(host.topology)) for host in hosts]
+        for host, plugin in plugins:
+            for node_id in plugin.places(everyone):
+                world.link(host, world.hosts[node_id])
+        for _, plugin in plugins:
+            plugin.settle(everyone)
+        world.bootstrap_ids = everyone[:3]
+        return world
+
+    def test_settled(self) -> None:
+        """It is the one true ring at once, says nothing, and stays as it is."""
+        for size in (1, 2, 5, 30, 100):
+            with self.subTest(size=size):
+                world = self.begin(size)
+                self.assertEqual(world.faults(), [])
+                world.clock.advance(2)
+                self.assertEqual((world.messages, world.faults()), (0, []))
+                self.check_responsibility(world)
+                self.check_lookups(world)
+                world.clock.advance(900)
+                self.assertEqual(world.faults(), [])
+
+    def test_it_is_alive(self) -> None:
+        """Peers come and go as in any other."""
+        world = self.begin(40)
+        ring = world.peers()
+        for host in (ring[3], ring[4], ring[20]):
+            world.kill(host)
+        self.settle(world, HEALED)
+        for _ in range(3):
+            world.node().start(world.bootstraps()[0])
+        self.settle(world, SETTLED)
+        self.check_responsibility(world)
+        self.check_lookups(world)
 
 
 class RejoinTests(RingTestCase):

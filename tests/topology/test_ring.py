@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.ids import NodeId, offset
-from p2psip.topology.ring import RoutingTable
+from p2psip.topology.ring import SPARES, RoutingTable
 
 RING = 1 << 128
 
@@ -33,6 +34,35 @@ identifiers = st.one_of(near_zero, anywhere)
 tables = st.lists(identifiers, max_size=12, unique=True)
 
 
+def neighbors_of(me: NodeId, members: Sequence[NodeId], size: int) -> tuple[list[NodeId], list[NodeId]]:
+    """Predecessors and successors, by sorting everybody by how far away they are."""
+    others = [member for member in members if member != me]
+    return (
+        sorted(others, key=lambda one: clockwise(one, me))[:size],
+        sorted(others, key=lambda one: clockwise(me, one))[:size],
+    )
+
+
+def fingers_of(me: NodeId, members: Sequence[NodeId], size: int) -> set[NodeId]:
+    """The first in each interval [x + 2^(128-i), x + 2^(129-i) - 1], for 16 entries and up to the last successor."""
+    found, entries = set(), 0
+    _, successors = neighbors_of(me, members, size)
+    for i in range(1, 129):
+        low, high = 1 << (128 - i), 1 << (129 - i)
+        inside = [one for one in members if low <= clockwise(me, one) < high]
+        if successors and low <= clockwise(me, successors[-1]) < high:
+            entries = max(16, i)
+        if inside and (not entries or i <= entries):
+            found.add(min(inside, key=lambda one: clockwise(me, one)))
+    return found
+
+
+def routes_of(me: NodeId, members: Sequence[NodeId], size: int) -> set[NodeId]:
+    """Everybody in one of the two tables."""
+    predecessors, successors = neighbors_of(me, members, size)
+    return {*predecessors, *successors, *fingers_of(me, members, size)}
+
+
 class RingTests(SynchronousTestCase):
     """What the table answers is what the RFC's sentences say of the set of its members."""
 
@@ -40,19 +70,20 @@ class RingTests(SynchronousTestCase):
     def test_neighbors(self, me: NodeId, members: list[NodeId], size: int) -> None:
         """The nearest on either side, never the peer itself. [6940-10.7-2] [6940-10.7.3-4]"""
         table = RoutingTable(me, members, neighbors=size)
-        others = [member for member in members if member != me]
-        self.assertEqual(
-            list(table.successors), sorted(others, key=lambda one: clockwise(me, one))[:size]
-        )
-        self.assertEqual(
-            list(table.predecessors), sorted(others, key=lambda one: clockwise(one, me))[:size]
-        )
+        expected = neighbors_of(me, members, size)
+        self.assertEqual((list(table.predecessors), list(table.successors)), expected)
+        for other in (3, 6, size):
+            table.neighbors_wanted = other
+            self.assertEqual(table.neighbors_wanted, other)
+            expected = neighbors_of(me, members, other)
+            self.assertEqual((list(table.predecessors), list(table.successors)), expected)
 
     @given(me=identifiers, members=tables, changes=st.lists(identifiers, max_size=12))
     def test_changes(self, me: NodeId, members: list[NodeId], changes: list[NodeId]) -> None:
-        """A table that was changed one by one is the same as one made anew."""
+        """A table that was changed one by one is the same as one made anew; so are its routes, at every step."""
         table, model = RoutingTable(me, members), {member for member in members if member != me}
         for changed in changes:
+            self.assertEqual(list(table.routes()), list(RoutingTable(me, model).routes()))
             if changed in model:
                 self.assertTrue(table.remove(changed))
                 self.assertFalse(table.remove(changed))
@@ -67,20 +98,60 @@ class RingTests(SynchronousTestCase):
         self.assertEqual(
             (table.predecessors, table.successors), (fresh.predecessors, fresh.successors)
         )
+        self.assertEqual(list(table.routes()), list(fresh.routes()))
 
-    @given(me=identifiers, members=tables, target=identifiers)
-    def test_next_hop(self, me: NodeId, members: list[NodeId], target: NodeId) -> None:
-        """[6940-10.3-1] [6940-10.3-2] [6940-10.3-3]"""
-        table = RoutingTable(me, members)
-        others = [member for member in members if member != me]
-        between = [one for one in others if 0 < clockwise(me, one) < (clockwise(me, target) or RING)]
-        if target in others:
+    @given(me=identifiers, members=tables, more=tables, size=st.integers(3, 6))
+    def test_fill(self, me: NodeId, members: list[NodeId], more: list[NodeId], size: int) -> None:
+        """Many at once, beside those that are there."""
+        table, fresh = RoutingTable(me, members), RoutingTable(me, [*members, *more], size)
+        table.routes()
+        table.fill(more, size)
+        self.assertEqual((list(table), table.neighbors_wanted), (list(fresh), size))
+        self.assertEqual(
+            (table.predecessors, table.successors), (fresh.predecessors, fresh.successors)
+        )
+        self.assertEqual(list(table.routes()), list(fresh.routes()))
+
+    @given(me=identifiers, members=tables, size=st.integers(3, 6))
+    def test_routes(self, me: NodeId, members: list[NodeId], size: int) -> None:
+        """The union of Neighbor Table and Finger Table, in order, and nobody else. (RFC 6940 §10.3)"""
+        table = RoutingTable(me, members, size)
+        self.assertEqual(list(table.routes()), sorted(routes_of(me, members, size)))
+        table.neighbors_wanted = 4
+        self.assertEqual(list(table.routes()), sorted(routes_of(me, members, 4)))
+
+    @given(me=identifiers, members=tables, target=identifiers, size=st.integers(3, 6))
+    def test_next_hop(self, me: NodeId, members: list[NodeId], target: NodeId, size: int) -> None:
+        """The largest Node-ID before the target, of those in the two tables. [6940-10.3-1] [6940-10.3-2]
+        [6940-10.3-3]
+        """
+        table = RoutingTable(me, members, size)
+        routes = routes_of(me, members, size)
+        between = [one for one in routes if 0 < clockwise(me, one) < (clockwise(me, target) or RING)]
+        if target in routes:
             expected: NodeId | None = target
         elif between:
             expected = max(between, key=lambda one: clockwise(me, one))
         else:
-            expected = min(others, key=lambda one: clockwise(target, one), default=None)
+            expected = min(routes, key=lambda one: clockwise(target, one), default=None)
         self.assertEqual(table.next_hop(target), expected)
+
+    @given(me=identifiers, members=tables, target=identifiers)
+    def test_first_after(self, me: NodeId, members: list[NodeId], target: NodeId) -> None:
+        """The first in the two tables at or after the target: who is responsible, as far as is known."""
+        expected = min(routes_of(me, members, 3), key=lambda one: clockwise(target, one), default=None)
+        self.assertEqual(RoutingTable(me, members).first_after(target), expected)
+
+    def test_routed_over_the_tables_alone(self) -> None:
+        """A member that is neither neighbor nor finger waits, until the tables need it. (RFC 6940 §10.3)"""
+        fingers = [node(1 << bits) for bits in range(110, 128)]
+        spare = node((1 << 127) + (1 << 120))
+        table = RoutingTable(node(0), [*fingers, spare, node(-1), node(-2), node(-3)])
+        target = offset(spare, 1)
+        self.assertIn(spare, table)
+        self.assertEqual(table.next_hop(target), fingers[-1])
+        table.remove(fingers[-1])
+        self.assertEqual(table.next_hop(target), spare)
 
     @given(ids=st.lists(anywhere, min_size=2, max_size=40, unique=True), target=anywhere, data=st.data())
     def test_progress(self, ids: list[NodeId], target: NodeId, data: st.DataObject) -> None:
@@ -124,16 +195,25 @@ class RingTests(SynchronousTestCase):
         ]
         self.assertEqual(table.answers_for(target, signer), not nearer)
 
-    @given(me=identifiers, members=tables, candidates=tables)
+    @given(me=identifiers, members=tables, candidates=tables, size=st.integers(3, 5))
     def test_would_change(
-        self, me: NodeId, members: list[NodeId], candidates: list[NodeId]
+        self, me: NodeId, members: list[NodeId], candidates: list[NodeId], size: int
     ) -> None:
-        """Those candidates that a table of all would have as neighbors."""
-        table = RoutingTable(me, members)
-        everyone = RoutingTable(me, [*members, *candidates]).neighbors()
-        self.assertEqual(
-            table.would_change(candidates), [one for one in everyone if one not in set(members)]
-        )
+        """Those candidates that a table of all would have as neighbors, or next to its neighbors."""
+        table = RoutingTable(me, members, size)
+        predecessors, successors = neighbors_of(me, [*{*members, *candidates}], size + SPARES)
+        near = dict.fromkeys([*successors, *predecessors])
+        self.assertEqual(table.would_change(candidates), [one for one in near if one not in set(members)])
+
+    def test_spares(self) -> None:
+        """One more on either side than there are neighbors, and no more than that."""
+        table = RoutingTable(node(0), [node(value) for value in (10, 20, 30, -10, -20, -30)])
+        candidates = [node(value) for value in (40, 50, -40, -50)]
+        self.assertEqual(table.would_change(candidates), [node(40), node(-40)])
+        self.assertEqual(table.would_change(candidates[1:2]), [node(50)])
+        table.add(node(40))
+        self.assertEqual(table.successors, (node(10), node(20), node(30)))
+        self.assertEqual(table.would_change(candidates), [node(-40)])
 
     @given(me=identifiers, members=tables, i=st.integers(1, 128))
     def test_finger(self, me: NodeId, members: list[NodeId], i: int) -> None:
@@ -158,7 +238,9 @@ class RingTests(SynchronousTestCase):
         self.assertLessEqual(table.finger_count(), 128)
         if table.successors:
             self.assertLessEqual(table.finger_index(table.successors[-1]), table.finger_count())
-        self.assertEqual(list(table.fingers()), sorted(set(table.fingers())))
+        entries = {table.finger(i) for i in range(1, table.finger_count() + 1)} - {None}
+        self.assertEqual(set(table.fingers()), entries)
+        self.assertEqual(list(table.fingers()), sorted(fingers_of(me, members, 3)))
         for i in table.missing_fingers():
             self.assertIsNone(table.finger(i))
 
@@ -178,10 +260,43 @@ class RingTests(SynchronousTestCase):
         self.assertEqual(RoutingTable(node(5)).replica_set(), ())
 
     def test_three_neighbors_at_least(self) -> None:
-        """The Neighbor Table can be larger than the three on either side that it is. [6940-10.7-3]"""
+        """The Neighbor Table has three on either side unless it is told to be larger. [6940-10.7-2]"""
         members = [node(value) for value in range(0, 400, 20)]
         self.assertEqual(RoutingTable(node(5), members).successors, (node(20), node(40), node(60)))
         self.assertEqual(len(RoutingTable(node(5), members, neighbors=6).successors), 6)
+
+    @given(me=identifiers, members=tables, size=st.integers(3, 6))
+    def test_size_of_a_known_overlay(self, me: NodeId, members: list[NodeId], size: int) -> None:
+        """Where predecessors and successors meet, all are known and can be counted."""
+        table = RoutingTable(me, members, size)
+        others = len({*members} - {me})
+        self.assertEqual(table.whole_ring(), others < 2 * size)
+        if table.whole_ring():
+            self.assertEqual(table.overlay_size(), others + 1)
+
+    def test_size_of_an_even_overlay(self) -> None:
+        """As many as there are at the distances that the neighbors have."""
+        for bits in (5, 8, 20):
+            peers = [node(step << (128 - bits)) for step in range(-10, 11)]
+            for size in (3, 6, 10):
+                self.assertAlmostEqual(RoutingTable(node(0), peers, size).overlay_size(), 1 << bits, places=3)
+
+    def test_size_of_a_random_overlay(self) -> None:
+        """In the middle near the truth, and hardly ever far off; the nearer the more neighbors there are.
+
+        2n distances between neighbors follow Gamma(2n): their sum is off by one part in the root of 2n, mostly.
+        """
+        chance = Random(1)
+        for size, neighbors, off, far in ((60, 3, 0.25, 4.0), (60, 8, 0.12, 2.0), (300, 10, 0.12, 2.0)):
+            estimates = []
+            for _ in range(400):
+                peers = [NodeId(chance.randbytes(16)) for _ in range(size)]
+                estimates.append(RoutingTable(peers[0], peers, neighbors).overlay_size() / size)
+            estimates.sort()
+            with self.subTest(size=size, neighbors=neighbors):
+                self.assertTrue(1 - off < estimates[200] < 1 + off, estimates[200])
+                self.assertGreater(estimates[8], 1 / far)
+                self.assertLess(estimates[-8], far)
 
     def test_known_empty(self) -> None:
         """No finger is sought where the Neighbor Table shows that nobody is."""

@@ -163,7 +163,7 @@ class Peer:
     def is_responsible(self, target: bytes) -> bool:
         return target in self.responsible
 
-    def next_hop(self, target: bytes) -> NodeId | None:
+    def next_hop(self, target: bytes, previous_hop: NodeId | None = None) -> NodeId | None:
         return self.hops.get(target)
 
     def connected(self, node_id: NodeId) -> bool:

@@ -42,9 +42,9 @@ from p2psip.wire.message import decode_message
 from p2psip.wire.methods import JoinAns, JoinReq, PingAns, PingReq
 from p2psip.wire.storage import FetchReq, SingleSpecifier, StoredDataSpecifier
 
-from .fakes import FakeSigner, Peer, run
+from .fakes import FakeSigner, PairedLink, Peer, run
 
-A, B, C = NodeId(b"a" * 16), NodeId(b"b" * 16), NodeId(b"c" * 16)
+A, B, C, D = (NodeId(letter * 16) for letter in (b"a", b"b", b"c", b"d"))
 RESOURCE = ResourceId(b"r" * 16)
 
 
@@ -393,3 +393,127 @@ class MessagingTests(SynchronousTestCase):
             option = UnknownForwardingOption(type=77, flags=flags, option=b"x")
             header, _ = self.send(options=(option, other))
             self.assertEqual(header.options, (option.replace(flags=0),))
+
+
+class RedirectTests(SynchronousTestCase):
+    """Another way for what a dead neighbor did not take (docs/decisions/0012); no time passes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        configuration = Configuration(instance_name="example.org", sequence=5)
+        self.a, self.b, self.c, self.d = (Peer(self.clock, node_id, configuration) for node_id in (A, B, C, D))
+        self.served: list[NodeId] = []
+        for peer in self.a, self.b, self.c, self.d:
+            peer.dispatch.answerers[PingReq] = lambda request, me=peer.node_id: self.pong(me)
+        self.a_to_b, self.b_to_a = self.a.link(self.b)
+        self.b_to_c, self.c_to_b = self.b.link(self.c)
+        self.a.hops[RESOURCE], self.b.hops[RESOURCE] = B, C
+
+    def pong(self, me: NodeId) -> PingAns:
+        self.served.append(me)
+        return PingAns(response_id=1, time=1)
+
+    def ping(self, destination: Destination | None = None) -> Deferred[Any]:
+        asked = self.a.messaging.request([destination or ResourceDestination(resource_id=RESOURCE)], PingReq())
+        run(self.clock)
+        return asked
+
+    def lost(self, peer: Peer, link: PairedLink) -> None:
+        """The other end of `link` is found to be dead, and what it was sent is given back."""
+        peer.table.failing(link)
+        peer.messaging.redirect(link.node_id, link.sent)
+        run(self.clock)
+
+    def answered_by(self, asked: Deferred[Any], node_id: NodeId) -> None:
+        self.assertEqual(self.successResultOf(asked).signer.node_id, node_id)
+
+    def test_request_of_another(self) -> None:
+        """A relay sends it on to whoever is next by then. [6940-6.1.2-2]"""
+        self.b_to_c.lost = 1
+        self.b.link(self.d)
+        self.d.responsible.add(RESOURCE)
+        asked = self.ping()
+        self.assertNoResult(asked)
+        self.b.hops[RESOURCE] = D
+        self.lost(self.b, self.b_to_c)
+        self.answered_by(asked, D)
+        self.assertEqual((self.b.messaging.redirected, self.b.messaging.forwarded), (1, 2))
+        self.assertEqual(len(self.a_to_b.sent), 1)
+
+    def test_request_of_ours(self) -> None:
+        """Its originator does so as well, before it would send it again."""
+        self.a_to_b.lost = 1
+        self.a.link(self.d)
+        self.d.responsible.add(RESOURCE)
+        asked = self.ping()
+        self.a.hops[RESOURCE] = D
+        self.lost(self.a, self.a_to_b)
+        self.answered_by(asked, D)
+        self.assertEqual((self.a.messaging.redirected, self.a.messaging.forwarded), (1, 0))
+
+    def test_answer(self) -> None:
+        """An answer skips the node on its way back that is dead."""
+        self.c.responsible.add(RESOURCE)
+        self.a.link(self.c)
+        self.c_to_b.lost = 1
+        asked = self.ping()
+        self.assertEqual(self.served, [C])
+        self.assertNoResult(asked)
+        self.lost(self.c, self.c_to_b)
+        self.answered_by(asked, C)
+
+    def test_ours_to_serve(self) -> None:
+        """The request of another for what was the dead peer's, and is ours now."""
+        self.b_to_c.lost = 1
+        asked = self.ping()
+        self.b.responsible.add(RESOURCE)
+        self.lost(self.b, self.b_to_c)
+        self.answered_by(asked, B)
+        self.assertEqual((self.served, self.b.messaging.redirected), ([B], 0))
+        # The answer goes straight to A, though it is B itself that the request came from.
+        self.assertEqual(decode_message(self.b_to_a.sent[0]).header.destination_list, tuple(node(A)))
+
+    def test_ours_to_ask_and_to_serve(self) -> None:
+        """The same with a request of our own: it is served once, and not again when its timer would fire."""
+        self.a_to_b.lost = 1
+        asked = self.ping()
+        self.a.responsible.add(RESOURCE)
+        self.lost(self.a, self.a_to_b)
+        self.answered_by(asked, A)
+        run(self.clock, 20)
+        self.assertEqual(self.served, [A])
+
+    def test_arrived_after_all(self) -> None:
+        """What comes twice is served once, and the second answer is nobody's. [6940-6.2.1-12]"""
+        self.c.responsible.add(RESOURCE)
+        self.b.link(self.d)
+        self.d.link(self.c)
+        self.d.hops[RESOURCE] = C
+        asked = self.ping()
+        self.answered_by(asked, C)
+        self.b.hops[RESOURCE] = D
+        self.lost(self.b, self.b_to_c)
+        self.assertEqual(self.served, [C])
+        self.assertEqual(self.a.counted["answer to no request"], 1)
+
+    def test_for_the_dead_node_itself(self) -> None:
+        """Nobody else can answer that: it is dropped and counted, and its sender's timer goes on."""
+        self.a_to_b.lost = 1
+        asked = self.ping(NodeDestination(node_id=B))
+        self.lost(self.a, self.a_to_b)
+        self.assertEqual((self.a.counted["undelivered"], self.a.messaging.redirected), (1, 0))
+        self.assertNoResult(asked)
+        self.a.link(self.b)
+        run(self.clock, 3)
+        self.answered_by(asked, B)
+
+    def test_no_link(self) -> None:
+        """A next hop that is not connected, or a link that takes nothing more, is counted as ever."""
+        self.ping()
+        self.b.hops[RESOURCE] = D
+        self.lost(self.b, self.b_to_c)
+        self.assertEqual(self.b.counted["next hop not connected"], 1)
+        b_to_d, _ = self.b.link(self.d)
+        b_to_d.closed = True
+        self.lost(self.b, self.b_to_c)
+        self.assertEqual((self.b.counted["link congested"], self.b.messaging.redirected), (1, 0))
