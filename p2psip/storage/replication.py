@@ -44,8 +44,8 @@ SWEEP_STEP = 256
 FIRST_RETRY, LAST_RETRY = 2.0, 300.0
 """Seconds before what failed is tried again, doubling from the first to the last."""
 
-AUDIT_INTERVAL, AUDIT_STEPS = 60.0, 60
-"""Every so many seconds one of so many parts of what is held is offered again to those who should hold it."""
+AUDIT_INTERVAL, AUDIT_CYCLE = 60.0, 3600.0
+"""Every so many seconds a part of what is held is offered again to those who should hold it: all of it in a cycle."""
 
 _WHOLE_RING = bytes(1)
 
@@ -102,6 +102,7 @@ class Replication:
         self._retry_after = FIRST_RETRY
         self._audit: IDelayedCall | None = None
         self._audited: bytes = _WHOLE_RING
+        self._audit_due = 0.0
         self._stopped = False
 
     @property
@@ -258,7 +259,10 @@ class Replication:
         self._audit_later()
         if not self._topology.joined:
             return
-        size = self._storage.resources // AUDIT_STEPS + 1
+        # Where little is held, it is not one resource in each interval.
+        self._audit_due += self._storage.resources * AUDIT_INTERVAL / AUDIT_CYCLE
+        size = int(self._audit_due)
+        self._audit_due -= size
         for resource in islice(self._storage.between(self._audited, self._audited), size):
             self._copies.setdefault(resource, _Copies()).peers.clear()
             self._examine(resource)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
@@ -583,8 +584,8 @@ class RingChangeTests(ReplicationTestCase):
         self.ring.settle()
         with self.assertRaises(self.failureException):
             self.assert_placed(resources)
-        for _ in range(120):
-            self.ring.clock.advance(60)
+        for _ in range(7200):
+            self.ring.clock.advance(1)
             self.ring.run()
         self.assert_placed(resources)
 
@@ -623,6 +624,43 @@ class RingChangeTests(ReplicationTestCase):
             peer.replication.responsibility_changed()
         self.put(self.ring.responsible(resources[0]), resources[0], 2)
         self.assertEqual((self.ring.waiting, self.ring.clock.getDelayedCalls()), ([], []))
+
+
+class AuditTests(ReplicationTestCase):
+    """What is held is offered again, for a copy may be lost without a sign."""
+
+    numbers = (1, 2, 3)
+
+    def offers(self, resources: int) -> Counter[tuple[NodeId, Destination, ResourceId]]:
+        """Who offered what to whom, and how often, in two and a half hours in which nothing happens.
+
+        In a ring of three everybody holds everything.
+        """
+        self.fill(resources)
+        before = len(self.ring.sent)
+        for _ in range(5 * 30 * 60):
+            self.ring.clock.advance(1)
+            self.ring.run()
+        return Counter((sender, to, body.resource) for sender, to, body in self.ring.stores(before))
+
+    def test_few(self) -> None:
+        """Also of three resources each takes its turn about once an hour, and not in every interval."""
+        offered = self.offers(3)
+        self.assertEqual(len(offered), 3 * 2)
+        self.assertGreaterEqual(min(offered.values()), 1)
+        self.assertLessEqual(max(offered.values()), 4)
+
+    def test_many(self) -> None:
+        """The same with more of them than there are intervals in an hour."""
+        offered = self.offers(150)
+        self.assertEqual(len(offered), 150 * 2)
+        self.assertGreaterEqual(min(offered.values()), 2)
+        self.assertLessEqual(max(offered.values()), 4)
+
+    def test_nothing(self) -> None:
+        """A peer that holds nothing goes on, and takes up what it gets later."""
+        self.assertEqual(self.offers(0), {})
+        self.assertEqual(len(self.offers(1)), 2)
 
 
 class HandOverTests(ReplicationTestCase):
