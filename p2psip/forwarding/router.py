@@ -115,7 +115,7 @@ class Routes(Protocol):
         """Whether this node is the responsible peer of `target` (a Resource-ID or a Node-ID)."""
 
     def next_hop(self, target: bytes, previous_hop: NodeId | None = None, /) -> NodeId | None:
-        """The neighbor to forward to for `target`, but not back to `previous_hop`; None if there is nobody."""
+        """The neighbor to forward to for `target`, rather not back to `previous_hop`; None if there is nobody."""
 
     def connected(self, node_id: NodeId, /) -> bool:
         """Whether there is an open link to `node_id` that is not failing; of whatever role."""

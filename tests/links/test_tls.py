@@ -413,8 +413,8 @@ class MessageTests(LinksTestCase):
         await self.until(lambda: self.owner(b).messages and link.rtt is not None)
         cast(Any, theirs).transport.abortConnection()
         self.assertTrue(link.send(b"in vain"))
-        await self.until(lambda: self.owner(a).undelivered)
-        self.assertEqual(self.owner(a).undelivered, [("closed", [b"in vain"])])
+        await self.until(lambda: self.owner(a).reasons and self.owner(a).undelivered)
+        self.assertEqual([messages for _, messages in self.owner(a).undelivered], [[b"in vain"]])
 
     async def test_garbage_within(self) -> None:
         _, b, link, _ = await self.pair()

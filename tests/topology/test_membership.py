@@ -46,8 +46,9 @@ class NeighborsTests(MembershipTestCase):
         return membership.table.neighbors_wanted
 
     def test_suitable(self) -> None:
-        """Three, or two more than the logarithm of the overlay's size."""
-        self.assertEqual([neighbors_for(size) for size in (1, 2, 4, 32, 1 << 20)], [3, 3, 4, 7, 22])
+        """Two more than the logarithm of the overlay's size; but three at least, and 32 at most."""
+        sizes = (1, 2, 4, 32, 1 << 20, 1 << 30, 1 << 31, 1 << 127)
+        self.assertEqual([neighbors_for(size) for size in sizes], [3, 3, 4, 7, 22, 32, 32, 32])
 
     def test_follows_the_overlay(self) -> None:
         """They become more and fewer as peers come and go, and are O(log(N)). [6940-10.7-3]"""
@@ -86,6 +87,14 @@ class NeighborsTests(MembershipTestCase):
         """[6940-10.7-2]"""
         for size in range(2, 40):
             self.assertGreaterEqual(self.after_a_change(size, 3), 3)
+
+    def test_crowded(self) -> None:
+        """Whoever places many peers next to ours makes it want no more than 32."""
+        membership = self.membership(node(1 << 127))
+        for place in range(1, 60):
+            for value in ((1 << 127) + place, (1 << 127) - place):
+                membership.adopt(node(value))
+        self.assertEqual(membership.table.neighbors_wanted, 32)
 
     def test_fixed(self) -> None:
         """Who is given a number keeps it."""
