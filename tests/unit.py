@@ -1,4 +1,4 @@
-"""All tests but the integration tests, as one name for trial: ``python -m twisted.trial -j 2 tests.unit``."""
+"""All tests that take no minutes, as one name for trial: ``python -m twisted.trial -j 2 tests.unit``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from twisted.trial.runner import TestLoader
 
 import tests
 
+OTHERS = frozenset(("integration", "simulation"))
+"""Packages of ``tests`` with an environment of their own in ``tox.ini``."""
+
 
 def unit_test_names() -> Iterator[str]:
-    """The packages and test modules directly under ``tests``, but not ``tests.integration``."""
+    """The packages and test modules directly under ``tests``, but not `OTHERS`."""
     for module in pkgutil.iter_modules(tests.__path__, "tests."):
         name = module.name.removeprefix("tests.")
-        if (module.ispkg and name != "integration") or name.startswith("test_"):
+        if (module.ispkg and name not in OTHERS) or name.startswith("test_"):
             yield module.name
 
 

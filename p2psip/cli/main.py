@@ -15,8 +15,19 @@ from .decode import decode
 from .node import fetch, leave, lookup, ping, status, store
 
 
-class _OneLineErrors(click.Group):
-    """What is wrong with a file is told, by whichever command, in one line as all else is."""
+class _Commands(click.Group):
+    """All commands; what is wrong with a file is told, by whichever of them, in one line as all else is."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "simulate"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "simulate":
+            # It needs all of a node, which takes as long to load as all other commands together take to run.
+            from .simulate import simulate
+
+            return simulate
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -31,7 +42,7 @@ class _OneLineErrors(click.Group):
             raise click.ClickException(str(e)) from e
 
 
-@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="p2psip")
 def main() -> None:
     """Operate a P2PSIP overlay: users and phones, nodes, and what is stored.
