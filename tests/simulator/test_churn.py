@@ -123,10 +123,10 @@ class DrawTests(ChurnTestCase):
 
         In a network that delivers nothing, so that it takes no time.
         """
-        run = self.run_of_churn(200, {"loss": 1.0}, session="2m", duration="2m", **IDLE)
-        self.assertApproximates(len(run.overlay.ring), 100, 15)
-        arrivals = run.overlay.left + len(run.overlay.nodes) - 200
-        self.assertApproximates(arrivals, 200 * 0.6931, 25)
+        run = self.run_of_churn(120, {"loss": 1.0}, session="2m", duration="2m", **IDLE)
+        self.assertApproximates(len(run.overlay.ring), 60, 10)
+        arrivals = run.overlay.left + len(run.overlay.nodes) - 120
+        self.assertApproximates(arrivals, 120 * 0.6931, 20)
 
     def test_to_the_end(self) -> None:
         """And not beyond it."""

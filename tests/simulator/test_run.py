@@ -132,7 +132,7 @@ class LoadTests(SynchronousTestCase):
             yield 1
 
         scenario = Scripted(script)
-        Run(scenario, setting(6, loss=0.2), options_of(scenario)).play()
+        Run(scenario, setting(6, loss=0.05), options_of(scenario)).play()
         self.assertEqual(copies, [3] * 20)
 
     def test_it_ends_with_the_scenario(self) -> None:
