@@ -132,12 +132,15 @@ def _simulate(
     try:
         _see_that_it_can_be_written(json_file, csv_file, plots)
         factory = topology_named(topology, neighbors)
-        reports = []
-        for number in range(repeat):
-            setting = Setting(seed=seed + number, topology=factory, neighbors=neighbors, **given)
-            reports.append(_play(scenario, setting, options, f"{number + 1}/{repeat} " if repeat > 1 else ""))
-    except (NoMatplotlib, LookupError, Unsettled, CannotComply, ValueError) as error:
+    except (NoMatplotlib, LookupError) as error:
         raise click.ClickException(str(error)) from error
+    reports = []
+    for number in range(repeat):
+        setting = Setting(seed=seed + number, topology=factory, neighbors=neighbors, **given)
+        try:
+            reports.append(_play(scenario, setting, options, f"{number + 1}/{repeat} " if repeat > 1 else ""))
+        except (Unsettled, CannotComply) as error:
+            raise click.ClickException(str(error)) from error
     report = combined(reports)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -298,7 +298,11 @@ class Node:
         """
         return Deferred.fromCoroutine(self._start(found))
 
-    async def _start(self, found: bool) -> None:
+    def listen(self) -> Deferred[None]:
+        """Take links, and do nothing else: for a node that is put into its place in a simulation. Fails as `start`."""
+        return Deferred.fromCoroutine(self._listen())
+
+    async def _listen(self) -> None:
         self._running = True
         try:
             for protocol in self.link_protocols:
@@ -306,6 +310,9 @@ class Node:
         except LinkError:
             await self.stop()
             raise
+
+    async def _start(self, found: bool) -> None:
+        await self._listen()
         if found:
             self.membership.found()
         else:

@@ -74,10 +74,6 @@ class Identities:
         self._by_fingerprint[identity.fingerprint] = identity
         return SimulatedSigner(self, identity)
 
-    def forget(self, identity: Identity) -> None:
-        """Let an identity go that signs no more, and whose values nobody will read."""
-        self._by_fingerprint.pop(identity.fingerprint, None)
-
     def verify(self, signature: Signature, data: bytes, certificates: Any) -> SignedBy:
         name = signature.identity
         if not isinstance(name, CertHash):

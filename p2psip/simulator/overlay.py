@@ -189,9 +189,7 @@ class Overlay:
         nodes = [self._make() for _ in range(self.setting.nodes)]
         everyone = sorted(node.node_id for node in nodes)
         for node in nodes:
-            for protocol in node.link_protocols:
-                protocol.listen()
-            node._running = True
+            node.listen()
         for done, node in enumerate(nodes, 1):
             self._connect(node, everyone)
             if not done % 100:

@@ -61,7 +61,6 @@ class Outcomes:
     seconds: array[float] = field(default_factory=lambda: array("d"))
     when: array[float] = field(default_factory=lambda: array("d"))
     """Of those that were right: the overlay hops there, what it took, and when it was begun."""
-    failed_at: array[float] = field(default_factory=lambda: array("d"))
 
     @property
     def success_rate(self) -> float:
@@ -205,7 +204,6 @@ class Workload:
             result.trap(RELOADError, LinkError, _WrongError)
             known = result.check(_WrongError, NotFound)
             outcomes.causes[str(result.value) if known else type(result.value).__name__] += 1
-            outcomes.failed_at.append(began - self.overlay.start)
             return
         outcomes.right += 1
         outcomes.first += took < self._timer

@@ -97,12 +97,6 @@ class IdentityTests(SynchronousTestCase):
         several = CertHashNodeId(certificate_node_id_hash=self.alice.identity.fingerprint)
         self.assertRefused("unsigned", self.alice.sign(b"data").replace(identity=several), b"data")
 
-    def test_forget(self) -> None:
-        self.identities.forget(self.alice.identity)
-        self.identities.forget(self.alice.identity)
-        self.assertRefused("no-certificate", self.alice.sign(b"data"), b"data")
-        self.identities.verify(self.bob.sign(b"data"), b"data", ())
-
 
 class SizeTests(SynchronousTestCase):
     """In bytes all is as with ECDSA P-256."""

@@ -13,7 +13,7 @@ from p2psip.simulator.interfaces import IScenario
 from p2psip.simulator.run import Run
 from p2psip.simulator.scenarios import installed
 from p2psip.simulator.scenarios.growth import PATIENCE
-from p2psip.simulator.scenarios.mass_failure import ring_is_right
+from p2psip.simulator.scenarios.recovery import ring_is_right
 
 from .overlays import options_of, played, scenario_named, setting
 

@@ -97,7 +97,7 @@ class LookupTests(WorkloadTestCase):
         self.assertTrue(0 < wrong < 20)
         self.assertEqual(set(lookups.hops), {0})
         self.assertOutcomes(lookups, 20 - wrong, answered_by_another_peer=wrong)
-        self.assertEqual((len(lookups.hops), len(lookups.failed_at)), (20 - wrong, wrong))
+        self.assertEqual((len(lookups.hops), sum(lookups.causes.values())), (20 - wrong, wrong))
         self.assertEqual(lookups.success_rate, (20 - wrong) / 20)
 
     def test_while_responsibility_changes(self) -> None:

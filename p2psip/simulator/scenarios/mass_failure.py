@@ -11,11 +11,10 @@ from zope.interface import implementer
 from ..interfaces import IScenario, Option
 from ..run import Run
 from ..spans import count, fraction, rate, seconds
+from .recovery import recovery
 
 CONSISTENT_WITHIN = 120.0
 """Seconds within which the ring is to be right again, when three of ten nodes have died."""
-
-LOOK_EVERY = 5.0
 
 
 @implementer(IPlugin, IScenario)
@@ -46,27 +45,11 @@ class MassFailure:
             overlay.kill(overlay.nodes[node_id])
         run.lost_expected = float(sum(found <= set(dying) for found in before.values()))
         run.notes["lost_by_chance"] = len(before) * options["fraction"] ** 3
-        died = overlay.now
-        right_since: float | None = None
-        while overlay.now - died < options["duration"]:
-            yield LOOK_EVERY
-            if not ring_is_right(run):
-                right_since = None
-            elif right_since is None:
-                right_since = overlay.now
-        run.notes["consistent_after"] = None if right_since is None else right_since - died
-        if right_since is None or right_since - died > CONSISTENT_WITHIN:
-            run.invariants.violated("consistent again", f"not within {CONSISTENT_WITHIN:.0f} s")
+        yield from recovery(run, "consistent again", options["duration"], CONSISTENT_WITHIN)
 
     def findings(self, run: Run, options: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
-            "consistent_after_seconds": run.notes["consistent_after"],
+            "consistent_after_seconds": run.notes["consistent again"],
             "consistent_within_bound": CONSISTENT_WITHIN,
             "lost_expected_by_chance": run.notes["lost_by_chance"],
         }
-
-
-def ring_is_right(run: Run) -> bool:
-    """Whether every peer has its three nearest successors, and none claims what is another's."""
-    run.invariants.check(run.workload.holders())
-    return run.invariants.consistent == 1 and not run.invariants.double_claims

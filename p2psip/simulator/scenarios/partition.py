@@ -12,7 +12,7 @@ from ...node import Node
 from ..interfaces import IScenario, Option
 from ..run import Run
 from ..spans import at_least, count, rate, seconds
-from .mass_failure import LOOK_EVERY, ring_is_right
+from .recovery import recovery
 
 SETTLE = 120.0
 """Seconds that two rings take to become one when every peer knows of the other: they close like a zip."""
@@ -48,17 +48,7 @@ class Partition:
         yield from self._write(run, halves[1], options["apart"] / 4)
         overlay.network.heal()
         overlay.split()
-        healed = overlay.now
-        right_since: float | None = None
-        while overlay.now - healed < options["duration"]:
-            yield LOOK_EVERY
-            if not ring_is_right(run):
-                right_since = None
-            elif right_since is None:
-                right_since = overlay.now
-        run.notes["healed_after"] = None if right_since is None else right_since - healed
-        if right_since is None or right_since - healed > self._bound(run):
-            run.invariants.violated("one ring again", f"not within {self._bound(run):.0f} s")
+        yield from recovery(run, "one ring again", options["duration"], self._bound(run))
         yield from self._read(run)
 
     def _halves(self, run: Run) -> tuple[list[Node], list[Node]]:
@@ -80,15 +70,22 @@ class Partition:
         for value in run.workload.values * 2:
             run.workload.fetch(value)
             yield 0.1
+        yield 5 * run.overlay.configuration.overlay_reliability_timer / 1000
+        if not newest_wins(run):
+            run.invariants.violated("the newest value wins", str(dict(run.workload.fetches.causes)))
 
     def _bound(self, run: Run) -> float:
         """Each peer looks for the other ring once in each chord-update-interval, at the latest after 1.25 of it."""
         return 1.25 * run.overlay.configuration.chord_update_interval + SETTLE
 
     def findings(self, run: Run, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        fetches = run.workload.fetches
         return {
-            "healed_after_seconds": run.notes["healed_after"],
+            "healed_after_seconds": run.notes["one ring again"],
             "healed_within_bound": self._bound(run),
-            "newest_value_wins": fetches.right == fetches.total,
+            "newest_value_wins": newest_wins(run),
         }
+
+
+def newest_wins(run: Run) -> bool:
+    """Whether every Fetch has brought what was stored last."""
+    return run.workload.fetches.right == run.workload.fetches.total
