@@ -143,19 +143,27 @@ def _maintenance(axes: Any, reports: Sequence[Report]) -> bool:
     )
 
 
+def _both(
+    axes: Any, reports: Sequence[Report], unit: str, **values: Callable[[Mapping[str, Any]], float | None]
+) -> bool:
+    """Two things of one unit over time, the second dotted; each keyword names one."""
+    drawn = False
+    for style, (name, value) in zip("-:", values.items(), strict=True):
+        before = len(axes.lines)
+        drawn = _over_time(axes, reports, value, unit) or drawn
+        for line in axes.lines[before:]:
+            line.set(label=f"{name.replace('_', ' ')}, {line.get_label()}", linestyle=style)
+    if drawn:
+        axes.legend()
+    return drawn
+
+
 def _success(axes: Any, reports: Sequence[Report]) -> bool:
     def part(what: str) -> Callable[[Mapping[str, Any]], float | None]:
         return lambda sample: 100 * sample[what] / sample["lookups"] if sample["lookups"] else None
 
-    _over_time(axes, reports, part("lookups_right"), "lookups [%]")
-    right = len(axes.lines)
-    drawn = _over_time(axes, reports, part("lookups_first"), "lookups [%]")
-    for number, line in enumerate(axes.lines):
-        what = "right" if number < right else "right without retransmission"
-        line.set(label=f"{what}, {line.get_label()}", linestyle="-" if number < right else ":")
-    if drawn:
-        axes.legend()
-    return drawn
+    right, at_once = part("lookups_right"), part("lookups_first")
+    return _both(axes, reports, "lookups [%]", right=right, right_without_retransmission=at_once)
 
 
 def _replicas(axes: Any, reports: Sequence[Report]) -> bool:
@@ -178,15 +186,10 @@ def _size(axes: Any, reports: Sequence[Report]) -> bool:
 
 
 def _tables(axes: Any, reports: Sequence[Report]) -> bool:
-    _over_time(axes, reports, lambda sample: sample["members_per_node"], "per node")
-    members = len(axes.lines)
-    drawn = _over_time(axes, reports, lambda sample: sample["links_per_node"], "per node")
-    for number, line in enumerate(axes.lines):
-        what = "members" if number < members else "links"
-        line.set(label=f"{what}, {line.get_label()}", linestyle="-" if number < members else ":")
-    if drawn:
-        axes.legend()
-    return drawn
+    def column(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+        return lambda sample: float(sample[name])
+
+    return _both(axes, reports, "per node", members=column("members_per_node"), links=column("links_per_node"))
 
 
 _PLOTS: tuple[tuple[str, str, Callable[[Any, Sequence[Report]], bool]], ...] = (
