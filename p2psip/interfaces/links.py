@@ -1,0 +1,176 @@
+"""Overlay links, and the connections of applications (RFC 6940 §6.5, §6.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.plugin import IPlugin
+from zope.interface import Attribute, Interface
+
+from ..security.interfaces import ISigner
+
+if TYPE_CHECKING:
+    from ..config.document import Configuration
+    from ..ids import NodeId
+    from ..security.certificates import PrivateKey
+    from ..security.identity import Identity
+    from ..security.trust import Trust
+    from ..wire.header import Destination
+    from ..wire.methods import IceCandidate
+
+
+class ILink(Interface):
+    """One secured connection to a neighbor, carrying whole RELOAD messages."""
+
+    node_id: NodeId = Attribute("Who is at the other end, as its certificate proves.")
+    identity: Identity = Attribute("The certificate that the other end showed.")
+    protocol: str = Attribute("The link protocol's name, such as 'TLS-TCP-FH-NO-ICE'.")
+    address: str = Attribute("The other end's address, for people: '127.0.0.2:6084' or '[::1]:6084'.")
+    outgoing: bool = Attribute("Whether we opened it.")
+    rtt: float | None = Attribute("Smoothed round-trip time, seconds (RFC 6298); None before the first ACK.")
+
+    def send(message: bytes) -> bool:
+        """Queue `message`.  The link frames it, numbers it and sees it acknowledged.
+
+        Answers False when the bounded queue is full or the link is closing: the message is dropped and
+        counted, and the originator's retransmission mends it.
+        """
+
+    def close(reason: Exception | None = None) -> None:
+        """Close in good order.  Its owner hears `link_closed` exactly once."""
+
+
+class ILinkOwner(Interface):
+    """The only door by which bytes come into a node."""
+
+    def link_opened(link: ILink) -> None:
+        """`link` is up and its Node-ID is proved."""
+
+    def message_received(link: ILink, message: bytes) -> None:
+        """A whole message, its framing taken off, came in on `link`.
+
+        One larger than max-message-size comes cut off: its forwarding header and at least the message code,
+        so that the error can be sent; `link` closes after this (RFC 6940 §6.6).
+        """
+
+    def link_failing(link: ILink) -> None:
+        """ACKs are overdue: `link` must not be routed over for now (RFC 6940 §6.6.5)."""
+
+    def link_recovered(link: ILink) -> None:
+        """ACKs came again on a link that was failing."""
+
+    def link_closed(link: ILink, reason: Exception | None) -> None:
+        """`link` is gone; nothing more comes from it."""
+
+    def messages_undelivered(link: ILink, messages: Sequence[bytes]) -> None:
+        """No ACK came for `messages` until `link` was failing, or was closed; each is told at most once."""
+
+    def link_rejected(cause: str, address: str) -> None:
+        """A connection was refused before it became a link (handshake, certificate); for the counters."""
+
+
+class IApplicationConnection(Interface):
+    """A secured connection between two nodes for an application's own protocol (RFC 6940 §6.5.2)."""
+
+    node_id: NodeId = Attribute("Who is at the other end, as its certificate proves.")
+    identity: Identity = Attribute("The certificate that the other end showed.")
+    application: int = Attribute("The Application-ID.")
+    address: str = Attribute("The other end's address, for people.")
+
+    def start(protocol: IProtocol) -> None:
+        """Hand the connection to `protocol`; what came in meanwhile is delivered first."""
+
+    def close() -> None:
+        """Close in good order, also when no protocol was started."""
+
+
+class ILinkProtocol(Interface):
+    """One kind of overlay link at work in one node."""
+
+    name: str = Attribute("As RFC 6940 names it: 'TLS-TCP-FH-NO-ICE'.")
+    link_type: int = Attribute("Its OverlayLinkType.")
+    addresses: Sequence[str] = Attribute("Where it listens, for people; empty before `listen`.")
+
+    def listen() -> Deferred[None]:
+        """Take incoming links from now on.  Fails with p2psip.errors.LinkError naming address and port."""
+
+    def stop() -> Deferred[None]:
+        """Listen no more and close every link."""
+
+    def candidates() -> Sequence[IceCandidate]:
+        """Where others can reach this node, for Attach requests and answers."""
+
+    def connect(candidates: Sequence[IceCandidate], expected: NodeId) -> Deferred[ILink]:
+        """Open a link to whichever of `candidates` answers first; its certificate must name `expected`.
+
+        The owner hears `link_opened` before this fires.  Fails with LinkError; the caller sets the time limit, by
+        cancelling.
+        """
+
+    def connect_to_bootstrap(address: str, port: int) -> Deferred[ILink]:
+        """Open a link to whatever valid node of the overlay is there (RFC 6940 §11.4); otherwise as `connect`."""
+
+    def offer_application(expected: NodeId, application: int) -> (
+        tuple[Sequence[IceCandidate], Deferred[IApplicationConnection]]
+    ):
+        """Take one application connection from `expected`: the candidates to send it, and the connection.
+
+        The offer stands for 10 s; then the Deferred fails with LinkError.  Cancel it to withdraw the offer.
+
+        :raises p2psip.errors.LinkError: too many offers stand already, or there is no port to be had.
+        """
+
+    def connect_application(
+        candidates: Sequence[IceCandidate], expected: NodeId, application: int
+    ) -> Deferred[IApplicationConnection]:
+        """Open the application connection that `expected` offered with `candidates`.  Fails with LinkError."""
+
+
+class ILinkHost(Interface):
+    """What a node lends a link protocol."""
+
+    owner: ILinkOwner = Attribute("Who is told of links and messages.")
+    signer: ISigner = Attribute("Our identity.")
+    private_key: PrivateKey = Attribute("Our key, for the TLS handshake.")
+    trust: Trust = Attribute("Judges the certificate of the other end: `trust.identify(der, intermediates)`.")
+    configuration: Configuration = Attribute("The current configuration document.")
+    clock: IReactorTime = Attribute("The time.")
+    random: Random = Attribute("Chance.")
+
+
+class ILinkProtocolFactory(IPlugin):
+    """What a link package offers to `twisted.plugin`."""
+
+    name: str = Attribute("The protocol's name.")
+    link_type: int = Attribute("Its OverlayLinkType.")
+    ice: bool = Attribute("Whether it is for overlays with ICE; a node takes those that fit the document's no-ice.")
+
+    def build(
+        host: ILinkHost, reactor: Any, addresses: Sequence[str], port: int, advertise: Sequence[str] = ()
+    ) -> ILinkProtocol:
+        """Make the link protocol of one node, to be bound to `addresses` (none: to all) and `port`.
+
+        Candidates name the addresses in `advertise`, if there are any; else the bound ones.  `reactor` is what
+        the node was given as its clock: in a service Twisted's reactor, with every interface for the network.
+        """
+
+
+class IConnectionTable(Interface):
+    """The Connection Table: which nodes there are direct links to, and how to get another."""
+
+    def link_to(node_id: NodeId) -> ILink | None:
+        """The open link to `node_id`, if there is one and it is not failing."""
+
+    def connected() -> Sequence[NodeId]:
+        """Every node with an open link that is not failing."""
+
+    def attach(destination_list: Sequence[Destination], send_update: bool = False) -> Deferred[NodeId]:
+        """Exchange Attach with the node at `destination_list` and wait for the link; answers who that is.
+
+        At once where the list names a node that is connected already (and no Update is asked for).
+        Fails with RELOADError or LinkError.
+        """
