@@ -19,6 +19,9 @@ from .links import ILinkHost as ILinkHost
 from .links import ILinkOwner as ILinkOwner
 from .links import ILinkProtocol as ILinkProtocol
 from .links import ILinkProtocolFactory as ILinkProtocolFactory
+from .links import INegotiation as INegotiation
+from .links import IRelays as IRelays
+from .links import Relay as Relay
 from .messages import Answer as Answer
 from .messages import Answerer as Answerer
 from .messages import IMessaging as IMessaging

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ class ILink(Interface):
     protocol: str = Attribute("The link protocol's name, such as 'TLS-TCP-FH-NO-ICE'.")
     address: str = Attribute("The other end's address, for people: '127.0.0.2:6084' or '[::1]:6084'.")
     outgoing: bool = Attribute("Whether we opened it.")
+    candidate_pair: str = Attribute("The candidate pair that ICE chose, for people; empty without ICE.")
     rtt: float | None = Attribute("Smoothed round-trip time, seconds (RFC 6298); None before the first ACK.")
 
     def send(message: bytes) -> bool:
@@ -88,12 +90,35 @@ class IApplicationConnection(Interface):
         """Close in good order, also when no protocol was started."""
 
 
+class INegotiation(Interface):
+    """Our half of one Attach or AppAttach exchange (RFC 6940 §6.5.1.3)."""
+
+    ufrag: bytes = Attribute("The username fragment to send; empty without ICE.")
+    password: bytes = Attribute("The ICE password to send; empty without ICE.")
+    candidates: Sequence[IceCandidate] = Attribute("The candidates to send.")
+
+    def conclude(
+        ufrag: bytes, password: bytes, candidates: Sequence[IceCandidate], expected: NodeId
+    ) -> Deferred[Any]:
+        """Make the connection from what the other end sent; its certificate must name `expected`.
+
+        Answers the ILink, of which the owner hears `link_opened` before, or the IApplicationConnection.  Without ICE
+        the end that sent the request only waits for the other: then of a link the owner hears, and nothing comes of
+        this.  Fails with LinkError, which says why no candidate would do; the caller may set a shorter time limit,
+        by cancelling.
+        """
+
+    def abandon() -> None:
+        """Free what was made; for an exchange that comes to nothing.  Harmless after `conclude`."""
+
+
 class ILinkProtocol(Interface):
     """One kind of overlay link at work in one node."""
 
     name: str = Attribute("As RFC 6940 names it: 'TLS-TCP-FH-NO-ICE'.")
     link_type: int = Attribute("Its OverlayLinkType.")
     addresses: Sequence[str] = Attribute("Where it listens, for people; empty before `listen`.")
+    behind_nat: bool | None = Attribute("Whether others see this node at another address; None: that is not known.")
 
     def listen() -> Deferred[None]:
         """Take incoming links from now on.  Fails with p2psip.errors.LinkError naming address and port."""
@@ -101,33 +126,43 @@ class ILinkProtocol(Interface):
     def stop() -> Deferred[None]:
         """Listen no more and close every link."""
 
-    def candidates() -> Sequence[IceCandidate]:
-        """Where others can reach this node, for Attach requests and answers."""
-
-    def connect(candidates: Sequence[IceCandidate], expected: NodeId) -> Deferred[ILink]:
-        """Open a link to whichever of `candidates` answers first; its certificate must name `expected`.
+    def connect_to_bootstrap(address: str, port: int) -> Deferred[ILink]:
+        """Open a link to whatever valid node of the overlay is there (RFC 6940 §11.4).
 
         The owner hears `link_opened` before this fires.  Fails with LinkError; the caller sets the time limit, by
         cancelling.
         """
 
-    def connect_to_bootstrap(address: str, port: int) -> Deferred[ILink]:
-        """Open a link to whatever valid node of the overlay is there (RFC 6940 §11.4); otherwise as `connect`."""
+    def negotiate(
+        controlling: bool, expected: NodeId | None = None, application: int | None = None
+    ) -> Deferred[INegotiation]:
+        """Begin our half of an Attach, or of an AppAttach for `application`; `controlling` at who sends the request.
 
-    def offer_application(expected: NodeId, application: int) -> (
-        tuple[Sequence[IceCandidate], Deferred[IApplicationConnection]]
-    ):
-        """Take one application connection from `expected`: the candidates to send it, and the connection.
-
-        The offer stands for 10 s; then the Deferred fails with LinkError.  Cancel it to withdraw the offer.
-
-        :raises p2psip.errors.LinkError: too many offers stand already, or there is no port to be had.
+        `expected` is who the exchange is with, as far as that is known yet: a Resource-ID does not tell.  It takes a
+        second or two at most, for gathering candidates (RFC 6940 §6.5.1.5).  Fails with LinkError.
         """
 
-    def connect_application(
-        candidates: Sequence[IceCandidate], expected: NodeId, application: int
-    ) -> Deferred[IApplicationConnection]:
-        """Open the application connection that `expected` offered with `candidates`.  Fails with LinkError."""
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A TURN server and what it takes to use it."""
+
+    address: str
+    port: int
+    username: str
+    password: str
+    expires: float
+    """Seconds since 1970."""
+
+
+class IRelays(Interface):
+    """What finds TURN servers for a node: a usage that provides this as well as `IUsage`."""
+
+    def relay() -> Deferred[Relay | None]:
+        """A TURN server of the overlay that may be used for at least a minute more; None where there is none.
+
+        At once where that is known, else after a search of at most three seconds.  Never fails.
+        """
 
 
 class ILinkHost(Interface):
@@ -140,6 +175,7 @@ class ILinkHost(Interface):
     configuration: Configuration = Attribute("The current configuration document.")
     clock: IReactorTime = Attribute("The time.")
     random: Random = Attribute("Chance.")
+    relays: IRelays | None = Attribute("Finds TURN servers, where a usage does.")
 
 
 class ILinkProtocolFactory(IPlugin):

@@ -68,6 +68,7 @@ class IOverlay(IMessaging):
     signer: ISigner = Attribute("The node's own identity.")
     clock: IReactorTime = Attribute("The time.")
     random: Random = Attribute("Chance.")
+    behind_nat: bool | None = Attribute("Whether others see this node at another address; None: that is not known.")
 
     def resource_id(name: bytes) -> ResourceId:
         """Hash a Resource Name into the overlay's space."""

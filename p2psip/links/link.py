@@ -36,6 +36,7 @@ class TLSLink(SecuredConnection):
     """
 
     protocol = TLS_TCP_FH_NO_ICE
+    candidate_pair = ""
     node_id = NodeId(b"")
     identity: Identity
 

@@ -28,12 +28,14 @@ from ..interfaces import (
     ILinkHost,
     ILinkProtocol,
     ILinkProtocolFactory,
+    INegotiation,
 )
 from ..security.identity import Identity
 from ..wire.codes import OverlayLinkType
 from ..wire.methods import IceCandidate
 from .addresses import host_candidates, usable
 from .application import ApplicationConnection
+from .plain import negotiate
 from .stream import MemoryStream
 
 PORT = 6084
@@ -149,6 +151,7 @@ class MemoryLink:
     )  # fmt: skip
 
     protocol = MemoryLinkFactory.name
+    candidate_pair = ""
 
     def __init__(self, node: MemoryLinks, there: MemoryLinks, outgoing: bool, rtt: float) -> None:
         self.node_id = there.host.signer.node_id
@@ -316,6 +319,7 @@ class MemoryLinks:
 
     name = MemoryLinkFactory.name
     link_type = int(_LINK_TYPE)
+    behind_nat = None
 
     def __init__(self, network: MemoryNetwork, host: ILinkHost, address: str = "", port: int = PORT) -> None:
         self.network = network
@@ -362,6 +366,11 @@ class MemoryLinks:
 
     def candidates(self) -> Sequence[IceCandidate]:
         return host_candidates([(self.address, self.port)], self.link_type)
+
+    def negotiate(
+        self, controlling: bool, expected: NodeId | None = None, application: int | None = None
+    ) -> Deferred[INegotiation]:
+        return negotiate(self, controlling, expected, application)
 
     def connect(self, candidates: Sequence[IceCandidate], expected: NodeId) -> Deferred[ILink]:
         return Deferred.fromCoroutine(self._connect_first(self._usable(candidates), expected))

@@ -28,6 +28,7 @@ from ..interfaces import (
     ILinkHost,
     ILinkProtocol,
     ILinkProtocolFactory,
+    INegotiation,
 )
 from ..throttle import source_key
 from ..wire.codes import OverlayLinkType
@@ -51,6 +52,7 @@ from .handshake import (
 )
 from .link import TLS_TCP_FH_NO_ICE, TLSLink
 from .offers import Offer, TLSApplication
+from .plain import negotiate
 
 LINK_TYPE = OverlayLinkType.TLS_TCP_FH_NO_ICE
 
@@ -109,6 +111,7 @@ class TLSLinks:
 
     name = TLS_TCP_FH_NO_ICE
     link_type = int(LINK_TYPE)
+    behind_nat = None
 
     def __init__(
         self,
@@ -293,6 +296,11 @@ class TLSLinks:
         self._offers.pop(offer, None)
 
     # -- connecting
+
+    def negotiate(
+        self, controlling: bool, expected: NodeId | None = None, application: int | None = None
+    ) -> Deferred[INegotiation]:
+        return negotiate(self, controlling, expected, application)
 
     def connect(self, candidates: Sequence[IceCandidate], expected: NodeId) -> Deferred[ILink]:
         addresses = usable(candidates, LINK_TYPE, self._own, self._loopback)

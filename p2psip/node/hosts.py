@@ -21,10 +21,13 @@ from ..interfaces import (
     ILink,
     ILinkHost,
     ILinkOwner,
+    ILinkProtocol,
     IOverlay,
+    IRelays,
     ISigner,
     ITopologyHost,
     ITopologyPlugin,
+    IUsage,
     Stored,
 )
 from ..security.certificates import PrivateKey
@@ -61,6 +64,8 @@ class Parts(Protocol):
     values: Values
     bootstrap: Bootstrap
     bootstrap_cache: BootstrapCache
+    link_protocols: Sequence[ILinkProtocol]
+    usages: dict[str, IUsage]
 
     def count(self, cause: str) -> None:
         """Count something refused."""
@@ -107,6 +112,10 @@ class LinkHost:
     @property
     def configuration(self) -> Configuration:
         return self._node.configuration
+
+    @property
+    def relays(self) -> IRelays | None:
+        return next((usage for usage in self._node.usages.values() if IRelays.providedBy(usage)), None)
 
 
 @implementer(ILinkOwner)
@@ -214,6 +223,11 @@ class Overlay(_Host):
     def __init__(self, node: Parts) -> None:
         super().__init__(node)
         self.signer: ISigner = node.signer
+
+    @property
+    def behind_nat(self) -> bool | None:
+        known = [nat for protocol in self._node.link_protocols if (nat := protocol.behind_nat) is not None]
+        return any(known) if known else None
 
     def resource_id(self, name: bytes) -> ResourceId:
         return self._node.topology.resource_id(name)

@@ -16,15 +16,8 @@ from ..interfaces import Answer, IApplicationConnection, ILinkProtocol, Request
 from ..wire.codec import Struct
 from ..wire.header import Destination, NodeDestination
 from ..wire.methods import AppAttachAns, AppAttachReq
-from .attach import (
-    ACTIVE,
-    LINK_PATIENCE,
-    MAX_CANDIDATES,
-    MAX_CONNECTING,
-    PASSIVE,
-    AttachQuota,
-    choose,
-)
+from .attach import AttachQuota
+from .exchange import ACTIVE, LINK_PATIENCE, MAX_CONNECTING, PASSIVE, Exchange, choose
 
 
 class AppAttachments:
@@ -62,25 +55,27 @@ class AppAttachments:
             raise LinkError("an AppAttach to this node itself")
         if not self._protocols:
             raise LinkError("this node has no link protocol")
-        candidates, connection = self._protocols[0].offer_application(node_id, application)
-        body = AppAttachReq(
-            application=application, role=PASSIVE, candidates=tuple(candidates[:MAX_CANDIDATES])
-        )
+        exchange = await Exchange.begin(self._protocols, True, node_id, application)
+        body = AppAttachReq(application=application, role=PASSIVE, **exchange.parameters)
         try:
             answer = await self._request([NodeDestination(node_id=node_id)], body)
             if not isinstance(answer.body, AppAttachAns) or answer.body.application != application:
                 raise LinkError("the answer to an AppAttach makes no sense")
         except BaseException:
-            connection.addErrback(lambda failure: None).cancel()
+            exchange.abandon()
             raise
+        connection: Deferred[IApplicationConnection] = exchange.conclude(answer.body, node_id)
         try:
             return await connection.addTimeout(LINK_PATIENCE, self._clock)
         except DeferredTimeout:
             self._count("attached node did not connect")
             raise LinkError(f"{node_id.hex()} answered the AppAttach but did not connect") from None
 
-    def answer_app_attach(self, request: Request) -> AppAttachAns:
+    def answer_app_attach(self, request: Request) -> Deferred[Struct]:
         """Answer an AppAttach, and connect to its sender."""
+        return Deferred.fromCoroutine(self._answer_app_attach(request))
+
+    async def _answer_app_attach(self, request: Request) -> Struct:
         body, node_id = request.body, request.signer.node_id
         assert isinstance(body, AppAttachReq)
         served = self.applications.get(body.application)
@@ -91,22 +86,24 @@ class AppAttachments:
         if body.role != PASSIVE:
             raise InvalidMessage("the role of an AppAttach request is 'passive'")
         self._quota.charge(node_id)
-        protocol, candidates = choose(self._protocols, body.candidates)
+        protocol = choose(self._protocols, body.candidates)
         if self._connecting >= MAX_CONNECTING:
             self._count("too many links being opened")
             raise Forbidden("overloaded")
         self._connecting += 1
+        try:
+            exchange = await Exchange.begin([protocol], False, node_id, body.application)
+        except LinkError as error:
+            self._connecting -= 1
+            raise Forbidden(f"no candidates: {error}") from None
 
         def connect() -> None:
-            opened = protocol.connect_application(candidates, node_id, body.application)
+            opened = exchange.conclude(body, node_id)
             opened.addTimeout(LINK_PATIENCE, self._clock).addBoth(self._connected)
             opened.addCallback(served).addErrback(self._not_connected, node_id)
 
         self._clock.callLater(0, connect)
-        ours = [candidate for link in self._protocols for candidate in link.candidates()]
-        return AppAttachAns(
-            application=body.application, role=ACTIVE, candidates=tuple(ours[:MAX_CANDIDATES])
-        )
+        return AppAttachAns(application=body.application, role=ACTIVE, **exchange.parameters)
 
     def _connected(
         self, result: IApplicationConnection | Failure

@@ -1,13 +1,13 @@
 """Attach: from a route through the overlay to a link of one's own (RFC 6940 §6.5.1).
 
-The requester is passive, the TLS server; the answerer is active and connects.  Each end proves by its certificate
-that it is the node that signed its half of the exchange.
+The requester is passive, the (D)TLS server, and controlling in ICE; the answerer is active.  Each end proves by its
+certificate that it is the node that signed its half of the exchange.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -19,19 +19,11 @@ from ..errors import Forbidden, InProgress, InvalidMessage, LinkError
 from ..ids import NodeId
 from ..interfaces import Answer, ILink, ILinkProtocol, Request
 from ..wire.codec import Struct
-from ..wire.codes import OverlayLinkType
 from ..wire.header import Destination, NodeDestination
 from ..wire.methods import AttachReqAns, IceCandidate
 from .connections import ConnectionTable
+from .exchange import ACTIVE, LINK_PATIENCE, MAX_CONNECTING, PASSIVE, Exchange, choose
 
-PASSIVE, ACTIVE = b"passive", b"active"
-NO_ICE = frozenset((OverlayLinkType.DTLS_UDP_SR_NO_ICE, OverlayLinkType.TLS_TCP_FH_NO_ICE))
-
-LINK_PATIENCE = 10.0
-"""Seconds from the answer of an Attach to the link, at either end."""
-MAX_CANDIDATES = 32
-MAX_CONNECTING = 64
-"""Links that are being opened for others at the same time."""
 ATTACHES_PER_MINUTE = 60
 """How many Attach and AppAttach requests of one node are served in a minute."""
 
@@ -61,24 +53,6 @@ class AttachQuota:
             raise Forbidden("too many Attach requests")
 
 
-def choose(
-    protocols: Sequence[ILinkProtocol], candidates: Sequence[IceCandidate]
-) -> tuple[ILinkProtocol, list[IceCandidate]]:
-    """The first of our link protocols that there are candidates for, and those.
-
-    :raises InvalidMessage: there are none, too many, or both such with and such without ICE (§6.5.1.1).
-    """
-    if len(candidates) > MAX_CANDIDATES:
-        raise InvalidMessage("too many candidates")
-    if len({candidate.overlay_link in NO_ICE for candidate in candidates}) > 1:
-        raise InvalidMessage("candidates with and without ICE")
-    for protocol in protocols:
-        chosen = [candidate for candidate in candidates if candidate.overlay_link == protocol.link_type]
-        if chosen:
-            return protocol, chosen
-    raise InvalidMessage("no candidate of a link protocol spoken here")
-
-
 class _Offer:
     """One Attach of ours, until its link is there."""
 
@@ -87,8 +61,9 @@ class _Offer:
         self.send_update = send_update
         self.asking: Deferred[Answer] | None = None
         self.answered = False
+        self.pending = True
+        """Neither answered, nor given up because the other end's own Attach goes on instead."""
         self.update_promised = False
-        self.candidates: Sequence[IceCandidate] = ()
 
 
 class Attachments:
@@ -123,7 +98,7 @@ class Attachments:
         self._quota = quota
         self._offers: list[_Offer] = []
         self._sharing: dict[tuple[tuple[Destination, ...], bool], list[Deferred[NodeId]]] = {}
-        self._connecting: dict[NodeId, Deferred[ILink]] = {}
+        self._connecting: set[NodeId] = set()
 
     # -- Requests of ours ---------------------------------------------------------------------------------
 
@@ -152,7 +127,9 @@ class Attachments:
             else:
                 waiting.callback(result)
 
-    async def _attach(self, destination_list: tuple[Destination, ...], send_update: bool) -> NodeId:
+    async def _attach(
+        self, destination_list: tuple[Destination, ...], send_update: bool, again: bool = True
+    ) -> NodeId:
         last = destination_list[-1]
         target = NodeId(last.node_id) if isinstance(last, NodeDestination) else None
         if target is not None and not send_update and self._table.link_to(target) is not None:
@@ -160,21 +137,33 @@ class Attachments:
         offer = _Offer(target, send_update)
         self._offers.append(offer)
         try:
-            node_id = await self._exchange(offer, destination_list)
-            await self._link(node_id)
+            exchange = await Exchange.begin(self._protocols, True, target)
+            try:
+                node_id, theirs = await self._exchange(offer, destination_list, exchange)
+            except BaseException:
+                exchange.abandon()
+                raise
+            await self._link(node_id, exchange, theirs)
         finally:
             self._offers.remove(offer)
-        self._met(offer.candidates)
-        if send_update and not offer.answered and not offer.update_promised:
+        if theirs is not None:
+            self._met(theirs.candidates)
+        if again and send_update and not offer.answered and not offer.update_promised:
             # The other end's own Attach made this link, and does not know that we want an Update.
-            await self._request([NodeDestination(node_id=node_id)], self._body(PASSIVE, send_update=True))
+            await self._attach((NodeDestination(node_id=node_id),), True, again=False)
         return node_id
 
-    async def _exchange(self, offer: _Offer, destination_list: tuple[Destination, ...]) -> NodeId:
-        """Send the Attach; the node that the link will be to."""
+    async def _exchange(
+        self, offer: _Offer, destination_list: Sequence[Destination], exchange: Exchange
+    ) -> tuple[NodeId, AttachReqAns | None]:
+        """Send the Attach; the node that the link will be to, and its answer unless its own Attach goes on instead."""
         if offer.node_id == self._node_id:
             raise LinkError("an Attach to this node itself")
-        offer.asking = self._request(destination_list, self._body(PASSIVE, send_update=offer.send_update))
+        if not offer.pending:
+            assert offer.node_id is not None
+            return offer.node_id, None
+        body = AttachReqAns(role=PASSIVE, send_update=offer.send_update, **exchange.parameters)
+        offer.asking = self._request(destination_list, body)
         try:
             answer = await offer.asking
         except InProgress as error:
@@ -187,41 +176,57 @@ class Attachments:
         else:
             node_id = offer.node_id = answer.signer.node_id
             offer.answered = True
-            offer.candidates = self._check_answer(answer.body)
+            theirs = self._check_answer(answer.body)
             if node_id == self._node_id:
                 raise LinkError("the Attach came back to this node itself")
-            if isinstance(answer.body, AttachReqAns) and answer.body.send_update:
+            if theirs.send_update:
                 self._when_linked(node_id)
+            return node_id, theirs
         finally:
             offer.asking = None
-        return offer.node_id
+            offer.pending = False
+        return offer.node_id, None
 
-    def _check_answer(self, body: Struct) -> Sequence[IceCandidate]:
+    def _check_answer(self, body: Struct) -> AttachReqAns:
         if not isinstance(body, AttachReqAns) or body.role != ACTIVE:
             raise LinkError("the answer to an Attach makes no sense")
-        return body.candidates
+        return body
 
     def _when_linked(self, node_id: NodeId) -> None:
         linked = self._table.wait_for(node_id).addTimeout(LINK_PATIENCE, self._clock)
         linked.addCallbacks(lambda link: self._update_requested(node_id), lambda failure: None)
         linked.addErrback(lambda failure: self.log.failure("no Update could be sent", failure))
 
-    async def _link(self, node_id: NodeId) -> ILink:
-        waiting: Awaitable[ILink] = self._table.wait_for(node_id).addTimeout(LINK_PATIENCE, self._clock)
+    async def _link(self, node_id: NodeId, exchange: Exchange, theirs: AttachReqAns | None) -> None:
+        """Wait until there is a link to `node_id`; the exchange goes on by itself if there was another before."""
+        waiting = self._table.wait_for(node_id).addTimeout(LINK_PATIENCE, self._clock)
+        failures: list[Failure] = []
+
+        def not_concluded(failure: Failure) -> None:
+            failure.trap(LinkError, CancelledError, DeferredTimeout)
+            failures.append(failure)
+            waiting.cancel()
+
+        if theirs is None:
+            exchange.abandon()
+        else:
+            exchange.conclude(theirs, node_id).addErrback(not_concluded)
         try:
-            return await waiting
+            await waiting
         except DeferredTimeout:
             self._count("attached node did not connect")
             raise LinkError(f"{node_id.hex()} answered the Attach but did not connect") from None
-
-    def _body(self, role: bytes, *, send_update: bool) -> AttachReqAns:
-        candidates = [candidate for protocol in self._protocols for candidate in protocol.candidates()]
-        return AttachReqAns(role=role, candidates=tuple(candidates[:MAX_CANDIDATES]), send_update=send_update)
+        except CancelledError:
+            self._count("no link to an attached node")
+            raise LinkError(f"no link to {node_id.hex()}: {failures[0].getErrorMessage()}") from None
 
     # -- Requests of others -------------------------------------------------------------------------------
 
-    def answer_attach(self, request: Request) -> AttachReqAns:
+    def answer_attach(self, request: Request) -> Deferred[Struct]:
         """Answer an Attach, and connect to its sender."""
+        return Deferred.fromCoroutine(self._answer_attach(request))
+
+    async def _answer_attach(self, request: Request) -> Struct:
         body, node_id = request.body, request.signer.node_id
         assert isinstance(body, AttachReqAns)
         if node_id == self._node_id:
@@ -229,10 +234,22 @@ class Attachments:
         if body.role != PASSIVE:
             raise InvalidMessage("the role of an Attach request is 'passive'")
         self._quota.charge(node_id)
-        protocol, candidates = choose(self._protocols, body.candidates)
+        protocol = choose(self._protocols, body.candidates)
+        if node_id in self._connecting:
+            raise InProgress("a link to you is being opened")
+        if len(self._connecting) >= MAX_CONNECTING:
+            self._count("too many links being opened")
+            raise Forbidden("overloaded")
         wanted = self._judge_glare(node_id)
-        self._connect(protocol, candidates, node_id, body.send_update)
-        return self._body(ACTIVE, send_update=wanted)
+        self._connecting.add(node_id)
+        try:
+            exchange = await Exchange.begin([protocol], False, node_id)
+        except LinkError as error:
+            self._connecting.discard(node_id)
+            raise Forbidden(f"no candidates: {error}") from None
+        # Not before the answer is under way: it tells the other end whom to expect.
+        self._clock.callLater(0, self._open, exchange, body, node_id)
+        return AttachReqAns(role=ACTIVE, send_update=wanted, **exchange.parameters)
 
     def _judge_glare(self, node_id: NodeId) -> bool:
         """Where we are attaching to `node_id` as well: who goes on (§6.5.1.2); whether we want an Update of it.
@@ -244,46 +261,28 @@ class Attachments:
             if offer.node_id != node_id:
                 continue
             # "generate an Error_In_Progress error ... and then proceed to wait for and complete the Attach"
-            if offer.answered or (offer.asking is not None and self._node_id > node_id):
+            if offer.answered or (offer.pending and self._node_id > node_id):
                 raise InProgress("an Attach to you is in progress")
         for offer in self._offers:
             if offer.node_id == node_id:
                 wanted = wanted or offer.send_update
                 offer.update_promised = True
+                offer.pending = False
                 if offer.asking is not None:
                     # "it MUST cancel retransmission of its own incomplete Attach request"
                     offer.asking.cancel()
         return wanted
 
-    def _connect(
-        self, protocol: ILinkProtocol, candidates: Sequence[IceCandidate], node_id: NodeId, send_update: bool
-    ) -> None:
-        connecting = self._connecting.get(node_id)
-        if connecting is None:
-            if len(self._connecting) >= MAX_CONNECTING:
-                self._count("too many links being opened")
-                raise Forbidden("overloaded")
-            # Not before the answer is under way: it tells the other end whom to expect.
-            connecting = self._connecting[node_id] = Deferred()
-            self._clock.callLater(0, self._open, protocol, candidates, node_id)
-        if send_update:
-            connecting.addCallback(self._tell_update_requested, node_id)
-
-    def _open(self, protocol: ILinkProtocol, candidates: Sequence[IceCandidate], node_id: NodeId) -> None:
-        opened = protocol.connect(candidates, node_id).addTimeout(LINK_PATIENCE, self._clock)
+    def _open(self, exchange: Exchange, theirs: AttachReqAns, node_id: NodeId) -> None:
+        opened = exchange.conclude(theirs, node_id).addTimeout(LINK_PATIENCE, self._clock)
         opened.addBoth(self._opened, node_id)
+        if theirs.send_update:
+            opened.addCallback(lambda link: self._update_requested(node_id))
+        opened.addErrback(self._not_opened, node_id)
 
-    def _opened(self, result: ILink | Failure, node_id: NodeId) -> None:
-        connecting = self._connecting.pop(node_id)
-        connecting.addErrback(self._not_opened, node_id)
-        if isinstance(result, Failure):
-            connecting.errback(result)
-        else:
-            connecting.callback(result)
-
-    def _tell_update_requested(self, link: ILink, node_id: NodeId) -> ILink:
-        self._update_requested(node_id)
-        return link
+    def _opened(self, result: ILink | Failure, node_id: NodeId) -> ILink | Failure:
+        self._connecting.discard(node_id)
+        return result
 
     def _not_opened(self, failure: Failure, node_id: NodeId) -> None:
         self._count("no link to a node that attached")

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from p2psip.config.document import Configuration
 from p2psip.ids import NodeId
-from p2psip.interfaces import ILink, ILinkHost, ILinkOwner, ISigner
+from p2psip.interfaces import ILink, ILinkHost, ILinkOwner, IRelays, ISigner
 from p2psip.security.identity import Identity
 from p2psip.wire.security import Signature
 
@@ -89,3 +89,4 @@ class Host:
         default_factory=lambda: Configuration(instance_name="example.org", no_ice=True)
     )
     random: Random = field(default_factory=lambda: Random(7))
+    relays: IRelays | None = None

@@ -32,6 +32,7 @@ class FakeLink:
     """A link that records; `on_close` is told when it is closed."""
 
     protocol = "FAKE"
+    candidate_pair = ""
     rtt = None
     identity: Any = None
 
