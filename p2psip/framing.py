@@ -1,7 +1,8 @@
 """The framing of one link: sequence numbers, ACKs, and what they tell of the link (RFC 6940 §6.6.2).
 
 `RoundTrip` and `Acknowledger` serve every link; `StreamFraming` puts them together for links over a reliable
-stream (RFC 6940 §6.6.5).  Nothing here does I/O: `now` is an argument, in seconds.
+stream (RFC 6940 §6.6.5), `reliability` for links over datagrams.  Nothing here does I/O: `now` is an argument, in
+seconds.
 """
 
 from __future__ import annotations
@@ -28,13 +29,23 @@ _FRONT = Struct("!BIBH")
 """Type, sequence and the 24-bit length of a data frame; the first eight bytes of an ACK as well."""
 _ACK = Struct("!BII")
 _HEADER_LENGTHS = Struct("!HHH")
-_MODULUS = 1 << 32
+MODULUS = 1 << 32
+"""Sequence numbers are counted modulo this."""
 
 
 def data_frame(sequence: int, message: bytes) -> bytes:
     """A FramedMessage of type data."""
     length = len(message)
     return _FRONT.pack(DATA, sequence, length >> 16, length & 0xFFFF) + message
+
+
+def header_length(data: bytes, start: int) -> int | None:
+    """Bytes of the forwarding header of the message that begins at `start`; None if too few are there to tell."""
+    if len(data) - start < FIXED_SIZE:
+        return None
+    via, destinations, options = _HEADER_LENGTHS.unpack_from(data, start + 32)
+    length: int = FIXED_SIZE + via + destinations + options
+    return length
 
 
 class RoundTrip:
@@ -86,14 +97,14 @@ class Acknowledger:
         recent = self._recent
         if recent is None:
             count = self._count
-            if sequence == count % _MODULUS:
+            if sequence == count % MODULUS:
                 self._count = count + 1
                 # RFC 6940 s6.6.2: "the N-M bit of the received bitmask is set to one", for N-32 < M < N.
                 return _ACK.pack(ACK, sequence, (2 << min(count, 31)) - 2), False
-            recent = self._recent = deque((n % _MODULUS for n in range(max(0, count - 32), count)), 32)
+            recent = self._recent = deque((n % MODULUS for n in range(max(0, count - 32), count)), 32)
         mask = 0
         for earlier in recent:
-            behind = (sequence - earlier) % _MODULUS
+            behind = (sequence - earlier) % MODULUS
             if 0 < behind < 32:
                 mask |= 1 << behind
         repeated = sequence in recent
@@ -106,9 +117,9 @@ class Condition(Enum):
 
     WORKING = "working"
     FAILING = "failing"
-    """Nothing was acknowledged for a whole RTO: it is not to be routed over."""
+    """ACKs are overdue: on a stream by a whole RTO.  It is not to be routed over."""
     DEAD = "dead"
-    """Nothing was acknowledged for `RETENTION` seconds more."""
+    """It is not to be waited for: on a stream nothing was acknowledged for `RETENTION` seconds more."""
 
 
 class StreamFraming:
@@ -154,11 +165,11 @@ class StreamFraming:
             kept = message if self._kept + length <= MOST_KEPT else b""
             self._kept += len(kept)
             self._outstanding.append((number, now, kept))
-        return _FRONT.pack(DATA, number % _MODULUS, length >> 16, length & 0xFFFF) + message
+        return _FRONT.pack(DATA, number % MODULUS, length >> 16, length & 0xFFFF) + message
 
     def _acknowledged(self, sequence: int, now: float) -> None:
         """Note an ACK.  The stream keeps order, so it stands for every message before it too."""
-        number = self._unacked + (sequence - self._unacked) % _MODULUS
+        number = self._unacked + (sequence - self._unacked) % MODULUS
         if number >= self._sent:
             return  # of a message acknowledged before, or never sent
         self._unacked = number + 1
@@ -266,14 +277,12 @@ class StreamFraming:
         """How many bytes of a frame, whose message begins at `start` and is too large, must be there
         first.
         """
-        there = len(data) - start
-        if there < FIXED_SIZE:
+        header = header_length(data, start)
+        if header is None:
             return 8 + FIXED_SIZE
-        via, destinations, options = _HEADER_LENGTHS.unpack_from(data, start + 32)
-        header: int = FIXED_SIZE + via + destinations + options
         if header > self.max_message_size:
             self.fault = LinkError("forwarding header larger than max-message-size")
-        elif there < header + 2:
+        elif len(data) - start < header + 2:
             return 8 + header + 2
         else:
             self.fault = LinkError("message larger than max-message-size")

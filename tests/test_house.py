@@ -24,7 +24,7 @@ HOUSE = """
     storage.replication | topology | transport | links
     state
     ======== the line: above it IReactorTime and Deferred; below it `now` and `random` are arguments ========
-    framing | storage | topology.ring topology.__init__ | forwarding
+    framing reliability congestion | storage | topology.ring topology.__init__ | forwarding
     interfaces
     config
     security
