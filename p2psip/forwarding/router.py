@@ -35,13 +35,10 @@ from ..wire.header import (
     ResourceDestination,
     forward,
 )
+from .fragments import FRAGMENT_OFFSET, LAST_FRAGMENT, LEGAL_FRAGMENT, Fragment
 
 if TYPE_CHECKING:
     from ..config.document import Configuration
-
-LEGAL_FRAGMENT = 0x80000000
-LAST_FRAGMENT = 0x40000000
-FRAGMENT_OFFSET = 0x00FFFFFF
 
 # Of the fixed part only what decides: token, overlay, version, TTL, fragment, length and those of the lists.
 _FIXED = Struct("!II2xBBII12xHHH")
@@ -82,7 +79,7 @@ class Refused(NamedTuple):
     previous_hop: NodeId
 
 
-Verdict = Forward | Deliver | Dropped | Refused
+Verdict = Forward | Deliver | Fragment | Dropped | Refused
 
 
 class _Front(NamedTuple):
@@ -220,7 +217,7 @@ class Router:
             return self._deliver(front)
         return self._forward(front, hop, first)
 
-    def redirect(self, lost: NodeId, data: bytes) -> Forward | Deliver | Dropped:
+    def redirect(self, lost: NodeId, data: bytes) -> Forward | Deliver | Fragment | Dropped:
         """What to do with a message, as it was sent to `lost` in vain: there may be another way for it.
 
         It may even be ours, now that `lost` is gone; then it came from ourselves, as the answer is to begin here.
@@ -242,7 +239,7 @@ class Router:
         if hop is not None:
             return Forward(hop, data)
         delivered = self._deliver(front)
-        return delivered if isinstance(delivered, Deliver) else Dropped("undelivered")
+        return delivered if isinstance(delivered, Deliver | Fragment) else Dropped("undelivered")
 
     def _judge(self, front: _Front) -> Refused | Dropped | None:
         """What is wrong with a message, whomever it is for."""
@@ -288,7 +285,10 @@ class Router:
 
     def _deliver(self, front: _Front) -> Verdict:
         if front.fragment & (LAST_FRAGMENT | FRAGMENT_OFFSET) != LAST_FRAGMENT:
-            return Dropped("fragment")
+            # What else is wrong is judged when the message is whole; this is known before.
+            if (front.fragment & FRAGMENT_OFFSET) + len(front.data) - front.start > self._max_message_size:
+                return Dropped("fragment beyond max-message-size")
+            return Fragment(front.data, front.start, front.previous_hop)
         flaw = self._judge_options(front, _DESTINATION_CRITICAL)
         if flaw is not None:
             return flaw

@@ -343,6 +343,7 @@ class Node:
         stopping = [protocol.stop() for protocol in self.link_protocols]
         closed = DeferredList([stopped.addErrback(self._log_failure) for stopped in stopping])
         await closed.addTimeout(STOP_PATIENCE, self.clock).addErrback(lambda failure: [])
+        self.messaging.stop()
 
     async def _stop_usages(self) -> None:
         started, self._usages_started = self._usages_started, False

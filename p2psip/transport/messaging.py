@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -19,6 +19,7 @@ from ..errors import (
     UnknownKind,
     error_of,
 )
+from ..forwarding.fragments import Fragment, Reassembly
 from ..forwarding.router import (
     Deliver,
     Dropped,
@@ -103,6 +104,8 @@ class Messaging:
         self._transactions = transactions
         self._clock = clock
         self._count = count
+        self._reassembly = Reassembly(count)
+        self._expiry: IDelayedCall | None = None
         self.dispatch: Dispatch
         self.forwarded = 0
         self.redirected = 0
@@ -187,12 +190,14 @@ class Messaging:
     # -- What comes in -----------------------------------------------------------------------------------
 
     def receive(self, previous_hop: NodeId, data: bytes) -> None:
-        """A whole message has come over the link to `previous_hop`."""
+        """A message, or a fragment of one, has come over the link to `previous_hop`."""
         verdict = self._router.receive(previous_hop, data)
         if isinstance(verdict, Forward):
             self.forwarded += self._pass_on(verdict)
         elif isinstance(verdict, Deliver):
             self._deliver(verdict)
+        elif isinstance(verdict, Fragment):
+            self._hold(verdict)
         elif isinstance(verdict, Refused):
             self.dispatch.refuse(verdict.header, verdict.previous_hop, verdict.error)
         elif isinstance(verdict, Dropped):
@@ -218,10 +223,35 @@ class Messaging:
             verdict = self._router.redirect(lost, data)
             if isinstance(verdict, Deliver):
                 self._deliver(verdict)
+            elif isinstance(verdict, Fragment):
+                self._hold(verdict)
             elif isinstance(verdict, Dropped):
                 self._count(verdict.cause)
             elif self._pass_on(verdict):
                 self.redirected += 1
+
+    def _hold(self, fragment: Fragment) -> None:
+        """Keep a fragment for this node; when that makes a message whole, it is one that has come."""
+        whole = self._reassembly.add(fragment, self._clock.seconds())
+        if whole is not None:
+            self.receive(whole.previous_hop, whole.data)
+        self._expire_in_time()
+
+    def _expire_in_time(self) -> None:
+        deadline = self._reassembly.deadline
+        if self._expiry is None and deadline is not None:
+            self._expiry = self._clock.callLater(max(0.0, deadline - self._clock.seconds()), self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        self._reassembly.expire(self._clock.seconds())
+        self._expire_in_time()
+
+    def stop(self) -> None:
+        """Wait for no more fragments; to be called when no more messages come."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     def _deliver(self, delivered: Deliver) -> None:
         self.delivered += 1

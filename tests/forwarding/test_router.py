@@ -18,6 +18,7 @@ from p2psip.errors import (
     TTLExceeded,
     UnsupportedForwardingOption,
 )
+from p2psip.forwarding.fragments import Fragment
 from p2psip.forwarding.router import (
     Deliver,
     Dropped,
@@ -248,12 +249,39 @@ class ForwardingTests(RouterTestCase):
         self.assertEqual(header.via_list, (CompressedDestination(identifier=0x8001), *nodes("A")))
 
     def test_fragments_are_passed_on(self) -> None:
-        """Only the destination puts fragments together (RFC 6940 §6.7); none are kept here yet."""
+        """Only the destination puts fragments together (RFC 6940 §6.7); a relay does for each what it does for all.
+
+        One that does not tell what it is gets the Via List entry of a request.
+        """
         for fragment in (0x80000000, 0xC0000100, 0x80000100):
             header = self.assertForwarded(self.receive(self.message(nodes("B"), fragment=fragment)), B)
             self.assertEqual(header.fragment, fragment)
-            self.assertEqual(header.via_list, nodes("A"))
-            self.assertDropped(self.receive(self.message(nodes("M"), fragment=fragment)), "fragment")
+            self.assertEqual((header.via_list, header.ttl), (nodes("A"), 19))
+        answer = self.message(nodes("B"), fragment=0x80000000, code=MessageCode.PING_ANS)
+        self.assertEqual(self.assertForwarded(self.receive(answer), B).via_list, ())
+
+    def test_fragments_on_their_way_refused(self) -> None:
+        """The one that begins the request is answered, once for all; the others are dropped."""
+        option = UnknownForwardingOption(type=9, flags=1, option=b"x")
+        for wrong, error in (({"ttl": 0}, TTLExceeded), ({"options": (option,)}, UnsupportedForwardingOption)):
+            self.assertRefused(self.receive(self.message(nodes("B"), fragment=0x80000000, **wrong)), error)
+            self.assertIsInstance(self.receive(self.message(nodes("B"), fragment=0x80000100, **wrong)), Dropped)
+
+    def test_fragments_for_us(self) -> None:
+        """They are to be held, whatever their options: the message will tell."""
+        option = UnknownForwardingOption(type=9, flags=2, option=b"x")
+        for fragment in (0x80000000, 0xC0000100, 0x80000100):
+            data = self.message(nodes("M"), via=nodes("BC"), fragment=fragment, options=(option,))
+            verdict = self.receive(data)
+            self.assertEqual(verdict, Fragment(data, len(data) - 10, A))
+            self.assertEqual(data[len(data) - 10 :], b"\x00\x17the rest")
+
+    def test_fragments_beyond_the_largest_message(self) -> None:
+        """What would end behind that is no part of a message that could be taken."""
+        fits = self.message(nodes("M"), fragment=0xC0000000 + 1990)
+        self.assertIsInstance(self.receive(fits), Fragment)
+        data = self.message(nodes("M"), fragment=0xC0000000 + 1991)
+        self.assertDropped(self.receive(data), "fragment beyond max-message-size")
 
     def test_grown_beyond_the_largest_message(self) -> None:
         """Rather an error than a message for which the next hop closes the link."""
@@ -329,6 +357,15 @@ class RedirectTests(RouterTestCase):
         data = self.message([resource(b"R")], fragment=0x80000100)
         self.assertEqual(self.redirect(data), Forward(C, data))
         self.assertDropped(self.redirect(self.message(nodes("BA"), fragment=0x80000100)), "undelivered")
+        answer = self.message(nodes("BA"), code=MessageCode.PING_ANS, fragment=0x80000000)
+        self.assertEqual(self.assertForwarded(self.redirect(answer), A).destination_list, nodes("A"))
+
+    def test_fragments_that_are_ours_now(self) -> None:
+        """They are held as if they came from ourselves, as a whole message does."""
+        self.topology.ours = {b"R".ljust(16, b".")}
+        for fragment in (0x80000000, 0xC0000100):
+            data = self.message([resource(b"R")], via=nodes("DA"), fragment=fragment)
+            self.assertEqual(self.redirect(data), Fragment(data, len(data) - 10, ME))
 
     def test_no_way(self) -> None:
         self.topology.default = None

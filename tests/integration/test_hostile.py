@@ -328,8 +328,8 @@ class MessageTests(Hostile):
             for header, cause in (
                 ({"version": 0x0B}, "other version"),
                 ({"fragment": 0x40000000}, "fragment bit unset"),
-                ({"fragment": 0x80000000}, "fragment"),
-                ({"fragment": 0xC0000010}, "fragment"),
+                ({"fragment": 0x80FFFFFF}, "fragment beyond max-message-size"),
+                ({"fragment": 0xC0FFFFFF}, "fragment beyond max-message-size"),
                 ({"destination_list": ()}, "empty Destination List"),
                 ({"destination_list": (OpaqueDestination(opaque_id=b"ab"),)}, "unknown opaque ID"),
                 (
