@@ -1,13 +1,13 @@
 """The framing of one link: sequence numbers, ACKs, and what they tell of the link (RFC 6940 §6.6.2).
 
 `RoundTrip` and `Acknowledger` serve every link; `StreamFraming` puts them together for links over a reliable
-stream (RFC 6940 §6.6.5), `reliability` for links over datagrams.  Nothing here does I/O: `now` is an argument, in
-seconds.
+stream (RFC 6940 §6.6.5), `reliability` for links over datagrams, with `Repeats`.  Nothing here does I/O: `now` is an
+argument, in seconds.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from enum import Enum
 from math import ceil
 from struct import Struct
@@ -22,6 +22,10 @@ MOST_OUTSTANDING = 4096
 """How many unacknowledged messages have their time remembered; ACKs of later ones give no measurement."""
 MOST_KEPT = 1 << 20
 """Bytes of messages that are kept until they are acknowledged; what is sent beyond is lost with the stream."""
+MOST_REPEATS = 4096
+"""How many messages are remembered, to tell those that come again."""
+REPEAT_WINDOW = 2.4
+"""Seconds that they are remembered: 0.8 of the default overlay-reliability-timer."""
 RETENTION = 30.0
 """Seconds that a failing stream is kept: it may recover (RFC 6940 §6.6.5)."""
 
@@ -110,6 +114,41 @@ class Acknowledger:
         repeated = sequence in recent
         recent.append(sequence)
         return _ACK.pack(ACK, sequence, mask), repeated
+
+
+class Repeats:
+    """Tells the messages that the other end of a link sent again, by their bytes: the sequence is a new one.
+
+    `window` is in seconds, counted from the first copy.  It has to be shorter than the overlay-reliability-timer: after
+    that the originator sends the very same bytes again, because its answer has not come, and those must get through.
+    So a late retransmission of the link, which may come up to 15 RTO after the first, gets through as well.  It does no
+    harm: of a request the destination knows the transaction_id and repeats its answer (`transport.answers`), an answer
+    finds its transaction gone; in between it costs its way once more.  The same holds for what is forgotten because
+    there is too much of it.
+    """
+
+    __slots__ = ("_seen", "window")
+
+    def __init__(self, window: float) -> None:
+        self.window = window
+        self._seen: OrderedDict[int, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def is_repeated(self, message: bytes, now: float) -> bool:
+        """Whether `message` was here within the window; it is remembered."""
+        seen = self._seen
+        while seen and next(iter(seen.values())) <= now - self.window:
+            seen.popitem(last=False)
+        # Python's own hash: 64 bits of SipHash, with a key of this process.
+        key = hash(message)
+        if key in seen:
+            return True
+        if len(seen) >= MOST_REPEATS:
+            seen.popitem(last=False)
+        seen[key] = now
+        return False
 
 
 class Condition(Enum):

@@ -19,8 +19,10 @@ from .framing import (
     DATA,
     MODULUS,
     MOST_KEPT,
+    REPEAT_WINDOW,
     Acknowledger,
     Condition,
+    Repeats,
     RoundTrip,
     data_frame,
     header_length,
@@ -38,51 +40,14 @@ REORDERING = 3
 """Transmissions acknowledged out of turn, until an earlier one is taken for lost (RFC 5681 §3.2)."""
 PAUSE = 0.01
 """Seconds between an ACK and the next message, of the stop-and-wait sender."""
-REPEAT_WINDOW = 2.4
-"""Seconds: 0.8 of the default overlay-reliability-timer."""
 MOST_REMEMBERED = 4096
-"""Messages received, and transmissions sent, that are remembered."""
+"""Transmissions that are remembered for their ACKs."""
 MOST_ACKS = 64
 """ACKs that wait to be taken; the newest ones tell of the others."""
 
 _NEVER = float("inf")
 _FRONT = Struct("!BI")
 _ACK_FRAME = Struct("!BII")
-
-
-class Repeats:
-    """Tells the messages that the other end of a link sent again, by their bytes: the sequence is a new one.
-
-    `window` is in seconds, counted from the first copy.  It has to be shorter than the overlay-reliability-timer: after
-    that the originator sends the very same bytes again, because its answer has not come, and those must get through.
-    So a late retransmission of the link, which may come up to 15 RTO after the first, gets through as well.  It does no
-    harm: of a request the destination knows the transaction_id and repeats its answer (`transport.answers`), an answer
-    finds its transaction gone; in between it costs its way once more.  The same holds for what is forgotten because
-    there is too much of it.
-    """
-
-    __slots__ = ("_seen", "window")
-
-    def __init__(self, window: float) -> None:
-        self.window = window
-        self._seen: OrderedDict[int, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def is_repeated(self, message: bytes, now: float) -> bool:
-        """Whether `message` was here within the window; it is remembered."""
-        seen = self._seen
-        while seen and next(iter(seen.values())) <= now - self.window:
-            seen.popitem(last=False)
-        # Python's own hash: 64 bits of SipHash, with a key of this process.
-        key = hash(message)
-        if key in seen:
-            return True
-        if len(seen) >= MOST_REMEMBERED:
-            seen.popitem(last=False)
-        seen[key] = now
-        return False
 
 
 class _Message:
@@ -169,6 +134,11 @@ class SimpleReliability:
             self.round_trip.measured(rtt)
 
     # -- sending
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that are queued or not acknowledged, `OVERHEAD` for each message included."""
+        return self._kept
 
     def send(self, messages: bytes | Sequence[bytes], now: float) -> bool:
         """Queue a message, or several of which all or none are to leave; False when there is no room for them.
@@ -332,13 +302,17 @@ class SimpleReliability:
         that was sent, which has the most transmissions left.
         """
         unacked = list(self._unacked.values())
-        taken = [message.content for message in (*unacked, *self._queue) if not message.given_back]
-        for message in unacked[:-1]:
-            self._forget(message)
-        for message in unacked[-1:]:
-            message.given_back = True
-        self._kept -= sum(message.size for message in self._queue)
-        self._queue.clear()
+        messages = [*unacked, *self._queue]
+        taken = [message.content for message in messages if not message.given_back]
+        probe = messages[max(0, len(unacked) - 1)] if messages else None
+        for message in unacked:
+            if message is not probe:
+                self._forget(message)
+        self._queue = deque(message for message in self._queue if message is probe)
+        self._kept = 0
+        if probe is not None:
+            probe.given_back = True
+            self._kept = probe.size
         return taken
 
     def _acknowledged(self, sequence: int, received: int, now: float) -> None:

@@ -20,14 +20,19 @@ from p2psip.congestion import (
     CongestionWindow,
     Pacer,
 )
-from p2psip.framing import MOST_KEPT, Condition, data_frame
+from p2psip.framing import (
+    MOST_KEPT,
+    MOST_REPEATS,
+    REPEAT_WINDOW,
+    Condition,
+    Repeats,
+    data_frame,
+)
 from p2psip.ids import NodeId
 from p2psip.reliability import (
     LEAST_RTO,
     MOST_ACKS,
     MOST_REMEMBERED,
-    REPEAT_WINDOW,
-    Repeats,
     SimpleReliability,
 )
 from p2psip.wire.frame import AckFrame, DataFrame, FramedMessage
@@ -282,6 +287,27 @@ class GiveBackTests(LinkTestCase):
         self.assertIsNone(self.link.next_timeout(7.6))
         self.assertEqual(self.link.window.in_flight, 0)
 
+    def test_the_last_fails_as_the_link_does(self) -> None:
+        """Then one from the queue is still sent, to find out by."""
+        self.link.send(bytes(4000), 0.0)
+        now = 0.0
+        for message in (b"one", b"two"):  # acknowledged, so that two transmissions of the first one are soon lost
+            self.link.send(message, now)
+            self.acknowledge(now + 0.1, self.sequences(now)[-1])
+            now = self.link.next_timeout(now + 0.1) or 0.0
+        self.link.send([b"three", b"four"], now)
+        while self.link.condition is Condition.WORKING:
+            self.assertEqual([message for _, message in sent(self.link.datagrams_to_send(now))], [bytes(4000)])
+            now = self.link.next_timeout(now) or 0.0
+            self.link.check(now)
+        self.assertEqual((self.link.condition, self.link.given_up), (Condition.FAILING, 1))
+        self.assertEqual(self.link.take_undelivered(), [b"three", b"four"])
+        ((sequence, message),) = sent(self.link.datagrams_to_send(now))
+        self.assertEqual(message, b"three")
+        self.acknowledge(now + 0.1, sequence)
+        self.assertEqual(self.link.condition, Condition.WORKING)
+        self.assertIsNone(self.link.next_timeout(now + 0.1))
+
     def test_dies_as_before(self) -> None:
         """At the same time as if nothing had been taken."""
         self.link.send([b"one", b"two"], 0.0)
@@ -305,7 +331,7 @@ class GiveBackTests(LinkTestCase):
         self.assertTrue(self.link.send(large, 0.1))
         self.assertFalse(self.link.send(large, 0.1))
         self.assertEqual(len(self.link.take_undelivered()), fits)
-        self.assertTrue(self.link.send([large] * fits, 0.2))
+        self.assertTrue(self.link.send([large] * (fits - 1), 0.2))  # one was kept, to find out by
         empty = SimpleReliability(5000)
         self.assertFalse(empty.send([b""] * (MOST_KEPT // OVERHEAD + 1), 0.0))
 
@@ -547,9 +573,9 @@ class ReceivingTests(LinkTestCase):
     def test_repeats_are_bounded(self) -> None:
         """In number and in time; what was here first is forgotten first."""
         repeats = Repeats(REPEAT_WINDOW)
-        for number in range(MOST_REMEMBERED + 1):
+        for number in range(MOST_REPEATS + 1):
             self.assertFalse(repeats.is_repeated(b"%d" % number, 1.0))
-        self.assertEqual(len(repeats), MOST_REMEMBERED)
+        self.assertEqual(len(repeats), MOST_REPEATS)
         self.assertTrue(repeats.is_repeated(b"1", 1.0))
         self.assertFalse(repeats.is_repeated(b"0", 1.0))
         self.assertFalse(repeats.is_repeated(b"later", 1.0 + REPEAT_WINDOW))
@@ -658,6 +684,28 @@ class Channel:
                     self.received[end].append((self.now, message))
             for end in (0, 1):
                 self.pump(end)
+            self.settled()
+
+    def settled(self) -> None:
+        """Called after each event."""
+
+
+class Impatient(Channel):
+    """Takes back what was not delivered as soon as a link is failing."""
+
+    def __init__(self, random: Random, loss: float) -> None:
+        super().__init__(random, loss, repeated=0.0, jitter=0.05)
+        self.taken: list[bytes] = []
+        self.failed = False
+
+    def settled(self) -> None:
+        sender = self.links[0]
+        if sender.condition is Condition.FAILING:
+            if not self.failed:
+                self.taken += sender.take_undelivered()
+            # Something is sent: else nobody would ever know whether it works again.
+            assert sender.next_timeout(self.now) is not None
+        self.failed = sender.condition is Condition.FAILING
 
 
 class ChannelTests(SynchronousTestCase):
@@ -695,6 +743,23 @@ class ChannelTests(SynchronousTestCase):
                 last[message] = now
             self.assertEqual(sender.window.in_flight, 0)
         self.assertLessEqual(max(channel.data_frames.values()), 2 * 5)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(0, 2**32), st.floats(0.3, 0.9), st.lists(st.integers(0, 4000), min_size=1, max_size=20))
+    def test_failing_and_recovering(self, seed: int, loss: float, sizes: list[int]) -> None:
+        """A link that is failing finds out; each message arrived, or was given back once, or was given up."""
+        channel = Impatient(Random(seed), loss)
+        sender = channel.links[0]
+        messages = [number.to_bytes(2) + bytes(size) for number, size in enumerate(sizes)]
+        sender.send(messages, 0.0)
+        channel.run(10000.0)
+        channel.taken += sender.take_undelivered()
+        self.assertNotEqual(sender.condition, Condition.FAILING)
+        self.assertEqual(len(channel.taken), len(set(channel.taken)))
+        arrived = {message for _, message in channel.received[1]}
+        self.assertLessEqual(len(messages) - len(arrived | set(channel.taken)), sender.given_up)
+        if sender.condition is Condition.WORKING:
+            self.assertEqual((sender.window.in_flight, sender.backlog), (0, 0))
 
     def test_twenty_percent(self) -> None:
         """Of the datagrams are lost on either way, so of every three messages one gets no ACK: the link lives."""
