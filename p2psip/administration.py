@@ -14,6 +14,7 @@ from .enrollment.accounts import NewUser
 from .enrollment.archive import export_authority
 from .enrollment.database import AccountError
 from .hostport import bracketed
+from .publishing import Publisher
 from .startup import StartError
 
 
@@ -44,12 +45,20 @@ class Administrator:
 
     @property
     def _authority(self) -> AuthorityService:
+        node = self._service.node
+        if node is not None and not node.configuration.root_certificates:
+            raise ControlError(f"{self._service.overlay} has no authority: its nodes certify themselves")
         if self._service.authority is None:
             raise ControlError(
                 "this node does not hold the authority of the overlay: ask the node that founded it, "
                 "or one that imported the authority"
             )
         return self._service.authority
+
+    @property
+    def _publisher(self) -> Publisher:
+        """Who signs the documents: the authority, or in a self-signed overlay its founder."""
+        return self._service.publisher or self._authority
 
     def _settings(self, name: str, device: str, password: str) -> Mapping[str, Any]:
         """What a person types into a phone."""
@@ -194,7 +203,7 @@ class Administrator:
         # What has no part in comparing two documents is how one was written and signed: that is made anew.
         settings = {f.name for f in fields(wanted) if f.compare} - {"instance_name", "sequence"}
         changes = {name: getattr(wanted, name) for name in settings}
-        return {"sequence": self._authority.publish(**changes)}
+        return {"sequence": self._publisher.publish(**changes)}
 
     async def audit_log(self, call: Call) -> Mapping[str, Any]:
         """`p2psip authority log`."""

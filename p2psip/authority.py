@@ -4,42 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
-from .config.document import Configuration
-from .config.parse import parse
 from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.client import ENROLL
-from .enrollment.publication import next_document
 from .enrollment.server import EnrollmentServer
 from .hostport import address_text
 from .ids import NodeId
+from .publishing import Publisher
 from .running import Running
 from .startup import StartError
 
-DAY: Final = 86400.0
-YEAR: Final = 365 * DAY
 
-
-class AuthorityService:
+class AuthorityService(Publisher):
     """An authority, the server that it enrolls by, and the documents that it publishes."""
 
-    log = Logger()
-
     def __init__(self, service: Running, authority: OverlayAuthority) -> None:
+        super().__init__(service, authority)
         self.authority = authority
-        self._service = service
         self._ports: list[IListeningPort] = []
-        self._said = False
-        self._prolonging = LoopingCall(self._prolong)
-        self._prolonging.clock = service.reactor
         self.server: EnrollmentServer | None = None
 
     @classmethod
@@ -104,14 +92,11 @@ class AuthorityService:
                 self._ports.append(service.reactor.listenTCP(port, factory, interface=address))
             except CannotListenError as e:
                 raise StartError(f"cannot listen on {address} port {port} (--enrollment-port): {e}") from e
-        self._prolonging.start(DAY, now=True).addErrback(
-            lambda failure: self.log.failure("the document is not prolonged any more", failure)
-        )
+        await super().start()
 
     async def stop(self) -> None:
         """Serve no more."""
-        if self._prolonging.running:
-            self._prolonging.stop()
+        await super().stop()
         for port in self._ports:
             await maybeDeferred(port.stopListening)
         self._ports = []
@@ -122,36 +107,13 @@ class AuthorityService:
         """Where it listens, for people."""
         return [f"enrollment {url}" for url in self.urls] if self._ports else []
 
-    def say_what_next(self) -> None:
-        """Tell the operator of a new overlay the next commands, once."""
-        if self._said:
-            return
-        self._said = True
+    def say_commands(self) -> None:
+        """Tell how users and other nodes come in."""
         state = self._service.state.path
         self.log.info("users:  p2psip user add alice --state {state}", state=str(state))
         self.log.info("nodes:  p2psip invite NAME --state {state}", state=str(state))
 
     # -- documents -------------------------------------------------------------------------------------------
-
-    @property
-    def configuration(self) -> Configuration:
-        """The configuration in use."""
-        assert self._service.node is not None
-        return self._service.node.configuration
-
-    def publish(self, **changes: Any) -> int:
-        """Sign the next configuration document, with `changes` to what is in use, and send it to every node.
-
-        Answers its sequence number.
-
-        :raises p2psip.config.document.ConfigurationError: it could not be used, or not by this node.
-        """
-        node = self._service.node
-        assert node is not None
-        document = next_document(self.authority, self.configuration, **changes)
-        node.check_support(parse(document, self._service.overlay))
-        node.updates.offer(document)
-        return self.configuration.sequence
 
     def expel(self, node_ids: Sequence[bytes]) -> None:
         """Throw nodes out of the overlay: the next document names them as bad-node (RFC 6940 §11.1)."""
@@ -174,18 +136,10 @@ class AuthorityService:
                 bootstrap_nodes=(*bootstrap_nodes, *missing),
             )
 
-    def _prolong(self) -> None:
-        """Publish the document anew when less than a third of its life is left."""
-        expiration = self.configuration.expiration
-        if expiration is None or expiration - time.time() >= YEAR / 3:
-            return
-        try:
-            self.publish(expiration=float(int(time.time() + YEAR)))
-        except Exception:  # noqa: BLE001  (tried again tomorrow, months before the document ends)
-            self.log.failure("the configuration document is not prolonged yet")
-
 
 class Administered(Running, Protocol):
     """A running node, with the authority where it holds that."""
 
     authority: AuthorityService | None
+    publisher: Publisher | None
+    """Of a self-signed overlay, which has no authority."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,9 +21,10 @@ from .enrollment.client import (
     EnrollmentError,
     document_url,
     fetch_document,
+    renewal_time,
     with_patience,
 )
-from .enrollment.publication import first_document
+from .enrollment.publication import first_document, first_self_signed_document
 from .enrollment.tls import named_server, pinned_server
 from .security.certificates import (
     PrivateKey,
@@ -34,7 +35,8 @@ from .security.certificates import (
     make_request,
     private_key_pem,
 )
-from .security.identity import CertificateError, Identity
+from .security.identity import CertificateError, Identity, has_own_node_ids
+from .selfsigned import DocumentKey, own_certificate, user_name
 from .startup import Discovered, JoinByDocument, JoinByToken, StartError
 from .state import StateDirectory, write_file
 
@@ -52,6 +54,12 @@ class Credentials:
     configuration: Configuration
     key: PrivateKey = field(repr=False)
     identity: Identity
+
+    @property
+    def digest(self) -> str:
+        """By which this node certifies itself (RFC 6940 §11.3.1); empty: an authority certified it."""
+        digest = self.configuration.self_signed_permitted
+        return digest if digest and has_own_node_ids(self.identity, digest) else ""
 
 
 def from_state(state: StateDirectory) -> Credentials:
@@ -90,14 +98,57 @@ def found(
     return _keep(state, document, key, certificate)
 
 
+def found_self_signed(
+    signer: DocumentKey,
+    state: StateDirectory,
+    account: str | None,
+    bootstrap_nodes: Sequence[tuple[str, int]],
+    kinds: Sequence[Kind],
+    key_type: str,
+) -> Credentials:
+    """Found the overlay of `signer`, whose nodes certify themselves; the files as in `found`."""
+    key, overlay, digest = _key(state, key_type), signer.overlay, signer.digest
+    document = first_self_signed_document(signer, overlay, digest, bootstrap_nodes, time.time(), kinds)
+    certificate = own_certificate(key, overlay, digest, user_name(account, key, overlay, digest))
+    return _keep(state, document, key, certificate)
+
+
+def certified_anew(credentials: Credentials, state: StateDirectory, account: str | None = None) -> Credentials:
+    """`credentials` of a node that certifies itself, with a new certificate for the same key, and so Node-ID.
+
+    :param account: as in `user_name`; an address is taken as it is.
+    :raises StartError: that cannot be one.
+    """
+    overlay, digest, key = credentials.configuration.instance_name, credentials.digest, credentials.key
+    certificate = own_certificate(key, overlay, digest, user_name(account, key, overlay, digest))
+    write_file(state.certificate, certificate_pem(certificate), 0o644)
+    return replace(credentials, identity=Identity.from_certificate(certificate, overlay))
+
+
+def rejoining(state: StateDirectory, account: str | None) -> Credentials:
+    """What an earlier run left; a node that certifies itself does so anew if it has to, or has another name now.
+
+    :raises StartError: a file cannot be used, or the name.
+    """
+    credentials = from_state(state)
+    if not credentials.digest:
+        return credentials
+    overlay, name = credentials.configuration.instance_name, credentials.identity.user_name
+    wanted = user_name(account, credentials.key, overlay, credentials.digest) if account else name
+    if wanted == name and time.time() < renewal_time(credentials.identity):
+        return credentials
+    return certified_anew(credentials, state, wanted)
+
+
 class Enrollment:
     """Enrolls this node at an enrollment server, asking again for ever while none answers.
 
     :raises StartError: by its methods, where asking again cannot help.
     """
 
-    def __init__(self, state: StateDirectory, reactor: Any, waiting: Waiting) -> None:
+    def __init__(self, state: StateDirectory, reactor: Any, waiting: Waiting, key_type: str = "ec") -> None:
         self._state = state
+        self._key_type = key_type
         self._reactor = reactor
         self._waiting = waiting
 
@@ -116,7 +167,7 @@ class Enrollment:
             await client.close()
 
     async def by_document(self, start: JoinByDocument, overlay: str) -> Credentials:
-        """With an account, by a document out of a file or from an https URL."""
+        """By a document out of a file or from an https URL: with an account, or certifying itself."""
         if start.source.startswith("https://"):
             document = await self._download(start.source)
         else:
@@ -124,7 +175,20 @@ class Enrollment:
                 document = Path(start.source).read_bytes()
             except OSError as e:
                 raise StartError(f"cannot read {start.source}: {e.strerror}") from e
+        if start.account is None or start.password is None:
+            return self._by_itself(document, overlay, start.account)
         return await self._by_account(document, overlay, start.account, start.password)
+
+    def _by_itself(self, document: bytes, overlay: str, account: str | None) -> Credentials:
+        digest = _accepted(document, overlay).self_signed_permitted
+        if not digest:
+            raise StartError(
+                f"--config needs --account and --password-file to enroll with: {overlay} does not permit "
+                "self-signed certificates"
+            )
+        key = _key(self._state, self._key_type)
+        certificate = own_certificate(key, overlay, digest, user_name(account, key, overlay, digest))
+        return _keep(self._state, document, key, certificate)
 
     async def discovered(
         self, start: Discovered, overlay: str, account: str | None, password: str | None

@@ -54,14 +54,20 @@ class NodeOptions(usage.Options):
                                         "authority.", _port],
         ["join", None, None, "Join with this token, made by `p2psip invite` on a node that holds the authority."],
         ["join-file", None, None, "Join with the token in this file; - reads standard input."],
-        ["config", None, None, "Configuration document, a file or https URL, to enroll with --account."],
-        ["account", None, None, "Account to enroll with."],
+        ["config", None, None, "Configuration document, a file or https URL, to enroll with --account; where it "
+                               "permits self-signed certificates, to join by."],
+        ["account", None, None, "Account to enroll with; user name of a node with a self-signed certificate "
+                                "[default: one made of its Node-ID]."],
         ["password-file", None, None, "File with the account's password; - reads standard input."],
         ["sip-mode", None, "redirect", "What the SIP server does with calls: redirect."],
-        ["key-type", None, "ec", "Key and signatures of a new overlay: ec (P-256) or rsa (2048)."],
+        ["key-type", None, "ec", "Key and signatures of a new overlay, or of a node with a self-signed "
+                                 "certificate: ec (P-256) or rsa (2048)."],
+        ["node-id-digest", None, "sha256", "With --self-signed, what makes Node-IDs of keys: sha256 or sha1."],
     ]  # fmt: skip
 
     optFlags = [
+        ["self-signed", None, "Found an overlay without an authority: each node certifies itself. Others join by "
+                              "--config, with a copy of overlay.xml out of the state directory."],
         ["no-create", None, "Never found an overlay: start only where there is one to join."],
         ["no-discovery", None, "Do not look for the overlay in the DNS."],
         ["client", None, "Join as a client: use the overlay without storing or forwarding for it."],
@@ -96,13 +102,16 @@ class NodeOptions(usage.Options):
             raise usage.UsageError(f"--sip-mode {self['sip-mode']!r}: only 'redirect' can be chosen")
         if self["key-type"] not in ("ec", "rsa"):
             raise usage.UsageError(f"--key-type {self['key-type']!r}: choose ec or rsa")
-        given = [o for o in ("join", "join-file", "config") if self[o]]
+        if self["node-id-digest"] not in ("sha256", "sha1"):
+            raise usage.UsageError(f"--node-id-digest {self['node-id-digest']!r}: choose sha256 or sha1")
+        given = [o for o in ("self-signed", "join", "join-file", "config") if self[o]]
         if len(given) > 1:
             raise usage.UsageError(f"--{given[0]} and --{given[1]} exclude each other")
-        if self["config"] and not (self["account"] and self["password-file"]):
-            raise usage.UsageError("--config needs --account and --password-file to enroll with")
-        if bool(self["account"]) != bool(self["password-file"]):
+        certifies_itself = self["self-signed"] or self["config"]
+        if bool(self["account"]) != bool(self["password-file"]) and (self["password-file"] or not certifies_itself):
             raise usage.UsageError("--account and --password-file go together")
+        if self["self-signed"] and self["password-file"]:
+            raise usage.UsageError("--self-signed and --password-file exclude each other")
 
 
 def _address(text: str, option: str) -> str:

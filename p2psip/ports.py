@@ -17,7 +17,7 @@ def require_free_ports(options: Mapping[str, Any], enrollment: bool) -> None:
     :raises StartError: one cannot; names the port and the option.
     """
     wanted = [("reload-port", socket.SOCK_STREAM)]
-    if not options["no-sip"]:
+    if not (options["no-sip"] or options["self-signed"]):
         wanted += [("sip-port", socket.SOCK_DGRAM), ("sip-port", socket.SOCK_STREAM)]
     if enrollment:
         wanted.append(("enrollment-port", socket.SOCK_STREAM))

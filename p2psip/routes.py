@@ -87,7 +87,7 @@ class Operator:
         node, phones = service.node, service.phones
         if node is None:
             return {
-                "node_id": "", "overlay": service.overlay, "role": "", "joined": False, "uptime": 0,
+                "node_id": "", "overlay": service.overlay, "user_name": "", "role": "", "joined": False, "uptime": 0,
                 "neighbors": {"predecessors": [], "successors": []}, "fingers": [], "links": [],
                 "stored": {"resources": 0, "values": 0, "bytes": 0},
                 "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {},

@@ -10,14 +10,12 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from random import SystemRandom
 from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet import asyncioreactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.names import client as names
@@ -29,19 +27,26 @@ from .administration import Administrator
 from .authority import AuthorityService
 from .config.document import ConfigurationError
 from .control import ControlServer
-from .enrollment.client import EnrollmentClient, renewal_time
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
-from .joining import Credentials, DocumentRefetch, Enrollment, enrollment_client, found, from_state
+from .joining import (
+    Credentials,
+    Enrollment,
+    found,
+    found_self_signed,
+    rejoining,
+)
 from .links.addresses import has_ipv6, outward_addresses
 from .logs import node_log
 from .node import Node, installed
 from .options import NodeOptions
 from .phones import Phones
 from .ports import require_free_ports
+from .publishing import Publisher
+from .renewal import Renewal
 from .routes import EXPECTED, Operator
-from .security.certificates import certificate_pem, make_request
 from .security.signing import Signer
+from .selfsigned import DocumentKey
 from .sip.errors import SIPListenError
 from .startup import (
     Discovered,
@@ -67,8 +72,6 @@ ALONE: Final = 30.0
 COLLECT_AFTER: Final = 20_000
 """Objects more than before, after which garbage is looked for among the youngest."""
 DESCRIPTORS: Final = 65536
-RENEWAL_SECONDS: Final = 3600.0
-"""How often is looked whether the certificate has to be renewed."""
 
 
 class Options(NodeOptions):
@@ -93,12 +96,17 @@ def makeService(options: Options) -> NodeService:
     _collect_less()
     try:
         state.prepare(_future_owner(options.parent or {}))
-        require_free_ports(options, enrollment=state.has_authority or not state.has_credentials)
+        require_free_ports(options, enrollment=_may_serve_enrollment(options, state))
     except (StateError, StartError) as e:
         raise SystemExit(f"p2psip: {e}") from None
     from twisted.internet import reactor
 
     return NodeService(options, state, reactor)
+
+
+def _may_serve_enrollment(options: Options, state: StateDirectory) -> bool:
+    """Whether the enrollment server will run; before it is known, for all but a self-signed overlay's founder."""
+    return state.has_authority or not (state.has_credentials or options["self-signed"])
 
 
 def _future_owner(twistd: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -138,13 +146,11 @@ class NodeService(Service):
         self.node: Node | None = None
         self.phones: Phones | None = None
         self.authority: AuthorityService | None = None
-        self.credentials: Credentials | None = None
+        self.publisher: Publisher | None = None
+        self.renewal: Renewal | None = None
         self._control = ControlServer({**Operator(self).routes(), **Administrator(self).routes()}, EXPECTED)
         self._storage: SQLiteStorage | None = None
         self._running: Deferred[None] | None = None
-        self._refetch = DocumentRefetch(self._enrollment_client, SystemRandom())
-        self._renewing = LoopingCall(self._renew)
-        self._renewing.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:
         """Be part of twistd's application, and choose what its log shows (its option --logger goes first)."""
@@ -208,15 +214,20 @@ class NodeService(Service):
 
     async def _run(self) -> None:
         start = await decide(self.options, self.state, self._discover)
-        credentials = self.credentials = await self._obtain(start)
+        credentials = await self._obtain(start)
         if self.state.has_authority and self.authority is None:
             self.authority = AuthorityService.opened(self)
+        if self.state.has_signer and credentials.digest:
+            self.publisher = Publisher(self, DocumentKey.opened(self.state, self.overlay, credentials.digest))
         node = self.node = self._build(credentials)
+        self.renewal = Renewal(node, credentials, self.state, self.reactor)
         usage: Any = node.usages.get("sip")
         if not self.options["no-sip"] and isinstance(usage, SIPUsage):
-            self._build_phones(node, credentials, usage)
+            self._build_phones(node, self.renewal, usage)
         if self.authority is not None:
             await self.authority.start()
+        if self.publisher is not None:
+            await self.publisher.start()
         if self.phones is not None:
             # SIP keeps the families apart: no phone is to see an IPv4 address mapped into IPv6.
             every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
@@ -224,43 +235,52 @@ class NodeService(Service):
         self.phase = "joining"
         await node.start(found=isinstance(start, Found))
         self.log.info("listening: {listeners}", listeners=", ".join(self.listeners()))
-        self._renewing.start(RENEWAL_SECONDS, now=True).addErrback(
-            lambda failure: self.log.failure("the certificate is not renewed any more", failure)
-        )
+        self.renewal.start()
 
     async def _obtain(self, start: Start) -> Credentials:
-        enrollment = Enrollment(self.state, self.reactor, self._waiting)
+        options = self.options
+        enrollment = Enrollment(self.state, self.reactor, self._waiting, options["key-type"])
         if isinstance(start, Found):
             self.phase = "founding"
+            places = [(address, options["reload-port"]) for address in self.advertised]
+            kinds = [kind for usage in self._plugins.usages for kind in usage.kinds]
+            if start.self_signed:
+                self.log.info(
+                    "this node founds {overlay}, whose nodes certify themselves: anybody who has its configuration "
+                    "document can join, under any user name that is free", overlay=self.overlay,
+                )  # fmt: skip
+                signer = DocumentKey.created(self.state, self.overlay, start.self_signed, options["key-type"])
+                return found_self_signed(
+                    signer, self.state, options["account"], places, kinds, options["key-type"]
+                )
             self.log.info("nothing is known of {overlay}: this node founds it", overlay=self.overlay)
             self.authority = AuthorityService.created(self)
             return found(
                 self.authority.authority,
                 self.state,
-                [(address, self.options["reload-port"]) for address in self.advertised],
+                places,
                 [self.authority.url],
-                [kind for usage in self._plugins.usages for kind in usage.kinds],
-                self.options["key-type"],
+                kinds,
+                options["key-type"],
             )
         self.phase = "enrolling"
         if isinstance(start, JoinByToken):
             self.log.info("this node joins {overlay} with a token", overlay=self.overlay)
             return await enrollment.by_token(start)
         if isinstance(start, JoinByDocument):
-            self.log.info(
-                "this node joins {overlay} as {account}", overlay=self.overlay, account=start.account
-            )
+            name = start.account or "a node that certifies itself"
+            self.log.info("this node joins {overlay} as {account}", overlay=self.overlay, account=name)
             return await enrollment.by_document(start, self.overlay)
         if isinstance(start, Discovered):
             self.log.info("the DNS names a configuration server of {overlay}", overlay=self.overlay)
-            account, file = self.options["account"], self.options["password-file"]
+            account, file = options["account"], options["password-file"]
             return await enrollment.discovered(
                 start, self.overlay, account, read_secret(file) if file else None
             )
         self.log.info(
             "this node rejoins {overlay} from {state}", overlay=self.overlay, state=str(self.state.path)
         )
-        return from_state(self.state)
+        return rejoining(self.state, options["account"])
 
     def _waiting(self, why: str, seconds: float) -> None:
         self.log.info("not enrolled yet: {why}; again in {seconds:.0f} s", why=why, seconds=seconds)
@@ -284,6 +304,7 @@ class NodeService(Service):
             time.time(),
             run_soon=lambda write: self.reactor.callLater(GATHER_SECONDS, write),
         )
+        holds_key = self.authority is not None or self.publisher is not None
         return Node(
             configuration,
             Signer(credentials.identity, credentials.key),
@@ -299,17 +320,24 @@ class NodeService(Service):
             bootstrap_cache=cache,
             save_configuration=self._save_configuration,
             client=bool(self.options["client"]),
-            found_after=(0.0 if alone else ALONE) if self.authority is not None else None,
+            found_after=(0.0 if alone else ALONE) if holds_key else None,
             joined=self._joined,
             excluded=self._excluded,
         )
 
-    def _build_phones(self, node: Node, credentials: Credentials, usage: SIPUsage) -> None:
+    def _build_phones(self, node: Node, renewal: Renewal, usage: SIPUsage) -> None:
+        credentials = renewal.credentials
+        if credentials.digest:
+            self.log.info(
+                "no SIP server: the nodes of {overlay} certify themselves, and there is no authority to certify the "
+                "users of phones", overlay=self.overlay,
+            )  # fmt: skip
+            return
         if credentials.identity.role != "registrar":
             self.log.info("no SIP server: this node was not invited as a registrar")
             return
         registrar_credentials = RegistrarCredentials(
-            self._enrollment_client,
+            renewal.client,
             node.trust,
             credentials.key,
             self.overlay,
@@ -329,10 +357,6 @@ class NodeService(Service):
             bool(self.options["open"]),
         )
 
-    def _enrollment_client(self) -> EnrollmentClient:
-        assert self.node is not None and self.credentials is not None
-        return enrollment_client(self.reactor, self.node.configuration, self.credentials)
-
     def _revoked(self, user: str, device: str) -> None:
         if self.phones is not None:
             self.phones.forget(user, device)
@@ -350,8 +374,9 @@ class NodeService(Service):
         assert self.node is not None
         self.phase = "joined"
         self.log.info("node {node} is part of {overlay}", node=self.node.node_id.hex(), overlay=self.overlay)
-        if self.authority is not None:
-            self.authority.say_what_next()
+        holder = self.authority or self.publisher
+        if holder is not None:
+            holder.say_what_next()
 
     def _excluded(self, why: ConfigurationError) -> None:
         self._end(f"this node has left {self.overlay}, whose new configuration it cannot follow: {why}")
@@ -362,29 +387,6 @@ class NodeService(Service):
         except OSError as e:
             # It is in use all the same; after a restart the neighbors bring it again.
             self.log.error("the new configuration document is not saved: {error}", error=str(e))
-
-    async def _renew(self) -> None:
-        """Renew this node's certificate at two thirds of its life, with the same Node-IDs; and the document."""
-        credentials, node = self.credentials, self.node
-        if credentials is None or node is None:
-            return
-        await self._refetch.look(node.configuration, node.updates.offer, time.time())
-        identity = credentials.identity
-        if time.time() < renewal_time(identity):
-            return
-        client = self._enrollment_client()
-        try:
-            certificate = await client.renew(make_request(credentials.key, identity.user_name))
-            renewed = node.trust.identify(certificate)
-            write_file(self.state.certificate, certificate_pem(certificate), 0o644)
-            node.renew(Signer(renewed, credentials.key))
-        except Exception as e:  # noqa: BLE001  (asked again within the hour, long before the certificate ends)
-            self.log.warn("the certificate is not renewed yet: {error}", error=str(e))
-            return
-        finally:
-            await client.close()
-        self.credentials = replace(credentials, identity=renewed)
-        self.log.info("the certificate is renewed")
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -400,8 +402,8 @@ class NodeService(Service):
             self.log.info("this node leaves {overlay}", overlay=self.overlay)
         if self._running is not None:
             self._running.cancel()
-        if self._renewing.running:
-            self._renewing.stop()
+        if self.renewal is not None:
+            self.renewal.stop()
         for end in self._endings():
             try:
                 await end()
@@ -417,6 +419,8 @@ class NodeService(Service):
             yield self.node.leave if self.node.joined else self.node.stop
         if self.authority is not None:
             yield self.authority.stop
+        if self.publisher is not None:
+            yield self.publisher.stop
         if self._storage is not None:
             yield self._storage.close
         yield self._control.stop

@@ -39,11 +39,14 @@ class JoinByToken:
 
 @dataclass(frozen=True, slots=True)
 class JoinByDocument:
-    """Enroll with an account, by a configuration document out of a file or from a URL."""
+    """By a configuration document out of a file or from a URL: enroll with an account and its password.
+
+    Without a password the node certifies itself, if the document permits that; `account` is its name then.
+    """
 
     source: str
-    account: str
-    password: str
+    account: str | None
+    password: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,12 @@ class Discovered:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Nothing is known of the overlay: found it here, or finish what was begun."""
+    """Nothing is known of the overlay: found it here, or finish what was begun.
+
+    `self_signed` is the digest by which the overlay's nodes certify themselves; empty: there is an authority.
+    """
+
+    self_signed: str = ""
 
 
 Start = Rejoin | JoinByToken | JoinByDocument | Discovered | Found
@@ -122,10 +130,15 @@ async def decide(
             raise StartError(f"the token is for the overlay {token.overlay}, not {overlay}")
         return JoinByToken(token)
     if options["config"]:
-        return JoinByDocument(options["config"], options["account"], read_secret(options["password-file"]))
-    if state.has_authority:
+        file = options["password-file"]
+        return JoinByDocument(options["config"], options["account"], read_secret(file) if file else None)
+    digest = options["node-id-digest"] if options["self-signed"] else ""
+    if state.has_authority or state.has_signer:
         _require_leave_to_found(options, f"the founding of {overlay} was begun here and not finished")
-        return Found()
+        if state.has_authority == bool(digest):
+            how = "without" if digest else "with"
+            raise StartError(f"the founding of {overlay} was begun in {state.path} {how} --self-signed: go on so")
+        return Found(digest)
     if not options["no-discovery"]:
         found = await discover(overlay)
         if found is not None:
@@ -136,7 +149,7 @@ async def decide(
             "--join-file or --config"
         )
     _require_leave_to_found(options, f"nothing is known of {overlay}")
-    return Found()
+    return Found(digest)
 
 
 def _require_leave_to_found(options: Mapping[str, Any], situation: str) -> None:

@@ -66,6 +66,11 @@ class StateDirectory:
         return self.path / "authority"
 
     @property
+    def signer_key(self) -> Path:
+        """The key that signs the documents of a self-signed overlay, where this node founded it."""
+        return self.path / "signer.key"
+
+    @property
     def has_credentials(self) -> bool:
         """Whether this node has enrolled: then it only ever rejoins."""
         return self.key.exists() and self.certificate.exists() and self.document.exists()
@@ -74,6 +79,11 @@ class StateDirectory:
     def has_authority(self) -> bool:
         """Whether the overlay's authority lies here."""
         return (self.authority / "ca.key").exists()
+
+    @property
+    def has_signer(self) -> bool:
+        """Whether this node founded a self-signed overlay, or has begun to."""
+        return self.signer_key.exists()
 
     def prepare(self, owner: tuple[int, int] | None = None) -> None:
         """Make the directory where it is missing, for its owner alone, and lock it until the process ends.

@@ -13,6 +13,7 @@ from p2psip.authority import AuthorityService
 from p2psip.control import ControlServer
 from p2psip.node import Node
 from p2psip.phones import Phones
+from p2psip.publishing import Publisher
 from p2psip.routes import EXPECTED
 from p2psip.state import StateDirectory
 from p2psip.testing import World
@@ -32,6 +33,7 @@ class Service:
         self.node = node
         self.phones: Phones | None = None
         self.authority: AuthorityService | None = None
+        self.publisher: Publisher | None = None
         ports = {"sip-port": 5060, "reload-port": 6084, "enrollment-port": 8443}
         self.options: dict[str, Any] = {**ports, "key-type": "ec"}
         self.interfaces: Sequence[str] = ("127.0.0.1",)

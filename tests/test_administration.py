@@ -14,11 +14,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.administration import Administrator
-from p2psip.authority import DAY, YEAR, AuthorityService
+from p2psip.authority import AuthorityService
 from p2psip.config.accept import accept_update
 from p2psip.config.document import Configuration, ConfigurationError
 from p2psip.config.write import write_document
 from p2psip.enrollment.tokens import JoinToken
+from p2psip.publishing import DAY, YEAR
 from p2psip.security.signing import Verifier
 from p2psip.startup import StartError
 from p2psip.testing import World

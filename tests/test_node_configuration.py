@@ -15,7 +15,10 @@ from p2psip.errors import ConfigTooOld, Forbidden, InvalidMessage, UnknownKind
 from p2psip.ids import NodeId
 from p2psip.interfaces import Answerer, Request
 from p2psip.node import Node
-from p2psip.testing import World
+from p2psip.security.certificates import generate_key
+from p2psip.security.identity import Identity
+from p2psip.security.signing import Signer
+from p2psip.testing import EPOCH, Credentials, World
 from p2psip.wire.codes import DataModel
 from p2psip.wire.header import NodeDestination
 from p2psip.wire.methods import (
@@ -27,6 +30,7 @@ from p2psip.wire.methods import (
 )
 from p2psip.wire.storage import ArrayEntry, DataValue
 
+from .security.credentials import self_certified
 from .test_node import fetch, store
 
 PRIVATE = Kind(
@@ -169,6 +173,23 @@ class ConfigurationTests(SynchronousTestCase):
             self.assertNotIn(bad.node_id, node.table.connected())
         self.world.nodes.remove(bad)
         self.world.until(lambda: all(self.world.settled(node) for node in others))
+
+    def test_self_signed_no_longer_permitted(self) -> None:
+        """Who certified itself is cut off by the others, and leaves."""
+        self.world = World(3, seed=5, self_signed_permitted="sha256")
+        key = generate_key()
+        certificate = self_certified(key, "sha256", overlay=self.world.name, now=EPOCH)
+        node = self.world.add(Credentials(key, Signer(Identity.from_certificate(certificate, self.world.name), key)))
+        others = self.world.nodes[:3]
+        self.world.until(lambda: all(self.world.settled(each) for each in self.world.nodes))
+        excluded: list[CannotComply] = []
+        node._tell_excluded = excluded.append
+        others[0].updates.offer(self.world.document(self_signed_permitted=""))
+        self.world.until(lambda: not node.joined and excluded)
+        self.assertEqual(excluded[0].element, "self-signed-permitted")
+        self.world.nodes.remove(node)
+        self.world.until(lambda: all(self.world.settled(each) for each in others))
+        self.world.until(lambda: not any(node.node_id in each.table.connected() for each in others))
 
     def test_cannot_comply(self) -> None:
         """A node that cannot follow a document leaves in good order. [6940-11.1-40]"""

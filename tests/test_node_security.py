@@ -46,6 +46,8 @@ from p2psip.wire.storage import (
     StoreReq,
 )
 
+from .security.credentials import self_certified
+
 
 @implementer(ILinkHost, ILinkOwner)
 class Intruder:
@@ -93,11 +95,14 @@ class Intruder:
         destination: Destination,
         transaction_id: int = 7,
         signer: ISigner | None = None,
+        certificates: Sequence[bytes] = (),
         **header: Any,
     ) -> bytes:
         """A message, `header` fields of it changed."""
         overlay = header.get("overlay", self.configuration.overlay_hash)
-        sealed = seal(overlay, transaction_id, request_code(body), body.encode(), signer or self.signer)
+        sealed = seal(
+            overlay, transaction_id, request_code(body), body.encode(), signer or self.signer, certificates
+        )
         if not header:
             return compose(self.configuration, transaction_id, [destination], sealed)
         fields: dict[str, Any] = {
@@ -174,6 +179,36 @@ class HostileTests(SynchronousTestCase):
         self.assertIsNone(self.intruder.send(self.intruder.message(PingReq(), self.there, signer=stranger)))
         self.assertEqual(self.rejected(), {"unverified: untrusted": 1})
 
+    def test_forged_node_id(self) -> None:
+        """Where nodes certify themselves, nobody signs a message or a value as a Node-ID that is not its key's.
+
+        [6940-11.3.1-4]
+        """
+        for digest in ("sha256", "sha1"):
+            self.world = World(3, self_signed_permitted=digest)
+            self.victim = self.world.nodes[0]
+            self.there = NodeDestination(node_id=self.victim.node_id)
+            self.mallory = self.certified(digest)
+            self.intruder = Intruder(self.world, self.mallory)
+            self.assertIsInstance(self.ping(), PingAns)
+            forged = self.certified(digest, self.world.nodes[1].node_id).signer
+            self.assertIsNone(self.intruder.send(self.intruder.message(PingReq(), self.there, signer=forged)))
+            self.assertEqual(self.rejected(), {"unverified: node-id": 1})
+            certificates = (forged.identity.certificate,)
+            for transaction, (signer, expected) in enumerate(
+                [(forged, ErrorCode.FORBIDDEN), (self.mallory.signer, None)], 100
+            ):
+                body, destination = self.store_req(b"x", 1, signer=signer)
+                message = self.intruder.message(body, destination, transaction, certificates=certificates)
+                answer: Any = self.intruder.send(message)
+                self.assertEqual(getattr(answer, "error_code", None), expected)
+
+    def certified(self, digest: str, forged: NodeId | None = None) -> Credentials:
+        """Somebody who certifies itself; for another's Node-ID where one is given."""
+        key = generate_key()
+        certificate = self_certified(key, digest, forged, overlay=self.world.name, now=EPOCH)
+        return Credentials(key, Signer(Identity.from_certificate(certificate, self.world.name), key))
+
     def test_other_overlay(self) -> None:
         """Incompatible_with_Overlay."""
         self.assertEqual(self.ping(overlay=1).error_code, ErrorCode.INCOMPATIBLE_WITH_OVERLAY)
@@ -223,11 +258,12 @@ class HostileTests(SynchronousTestCase):
     # -- Store --------------------------------------------------------------------------------------------
 
     def store_req(
-        self, text: bytes, storage_time: int, user: str = "mallory@example.org"
+        self, text: bytes, storage_time: int, user: str = "mallory@example.org", signer: ISigner | None = None
     ) -> tuple[StoreReq, Destination]:
         resource = self.victim.overlay.resource_id(user.encode())
-        entry = DictionaryEntry(key=self.mallory.node_id, value=DataValue(value=text))
-        data = sign_value(self.intruder.signer, resource, SIP_REGISTRATION, entry, storage_time, 600)
+        signer = signer or self.intruder.signer
+        entry = DictionaryEntry(key=signer.node_id, value=DataValue(value=text))
+        data = sign_value(signer, resource, SIP_REGISTRATION, entry, storage_time, 600)
         kind_data = StoreKindData(kind=SIP_REGISTRATION, values=(data,))
         return StoreReq(resource=resource, kind_data=(kind_data,)), ResourceDestination(resource_id=resource)
 

@@ -54,15 +54,31 @@ class NodeOptionsTests(SynchronousTestCase):
         both = self.refusal("--overlay", "a", "--join", "x", "--join-file", "y")
         self.assertIn("--join and --join-file exclude each other", both)
         self.assertIn("exclude each other", self.refusal("--overlay", "a", "--join", "x", "--config", "y"))
-        self.assertIn("--config needs", self.refusal("--overlay", "a", "--config", "x"))
         account = ("--account", "alice", "--password-file", "p")
         self.assertEqual(parsed("--overlay", "a", "--config", "x", *account)["config"], "x")
         for half in (account[:2], account[2:]):
             self.assertIn("go together", self.refusal("--overlay", "a", *half))
 
+    def test_self_signed(self) -> None:
+        """It founds, and names itself if it likes; by a document it may, which then decides. [6940-11.3.1-2]"""
+        options = parsed("--overlay", "a", "--self-signed")
+        self.assertEqual((options["self-signed"], options["node-id-digest"]), (1, "sha256"))
+        self.assertEqual(parsed("--overlay", "a", "--self-signed", "--account", "alice")["account"], "alice")
+        self.assertIsNone(parsed("--overlay", "a", "--config", "x")["account"])
+        self.assertEqual(parsed("--overlay", "a", "--config", "x", "--account", "alice")["account"], "alice")
+        self.assertEqual(
+            parsed("--overlay", "a", "--self-signed", "--node-id-digest", "sha1")["node-id-digest"], "sha1"
+        )
+        for other in (("--join", "x"), ("--join-file", "x"), ("--config", "x")):
+            self.assertIn("exclude each other", self.refusal("--overlay", "a", "--self-signed", *other))
+        account = ("--account", "alice", "--password-file", "p")
+        self.assertIn("exclude each other", self.refusal("--overlay", "a", "--self-signed", *account))
+        self.assertIn("go together", self.refusal("--overlay", "a", "--config", "x", *account[2:]))
+
     def test_choices(self) -> None:
         self.assertEqual(parsed("--overlay", "a", "--key-type", "rsa")["key-type"], "rsa")
         self.assertIn("choose ec or rsa", self.refusal("--overlay", "a", "--key-type", "dsa"))
+        self.assertIn("choose sha256 or sha1", self.refusal("--overlay", "a", "--node-id-digest", "md5"))
         self.assertIn("--sip-mode 'proxy'", self.refusal("--overlay", "a", "--sip-mode", "proxy"))
 
 

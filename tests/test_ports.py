@@ -31,7 +31,7 @@ class PortsTests(SynchronousTestCase):
     def options(self, **ports: int) -> dict[str, Any]:
         given = {f"{name}-port": port for name, port in ports.items()}
         every = dict.fromkeys(("reload-port", "sip-port", "enrollment-port"), self.free)
-        return {"bind": ["127.61.84.1"], "no-sip": 0, **every, **given}
+        return {"bind": ["127.61.84.1"], "no-sip": 0, "self-signed": 0, **every, **given}
 
     def refusal(self, **ports: int) -> str:
         return str(self.assertRaises(StartError, require_free_ports, self.options(**ports), True))
@@ -55,6 +55,7 @@ class PortsTests(SynchronousTestCase):
     def test_only_what_the_node_will_use(self) -> None:
         require_free_ports(self.options(enrollment=self.tcp), False)
         require_free_ports({**self.options(sip=self.tcp), "no-sip": 1}, True)
+        require_free_ports({**self.options(sip=self.tcp), "self-signed": 1}, True)
 
     def test_an_address_of_another_machine(self) -> None:
         options = {**self.options(), "bind": ["192.0.2.1"]}

@@ -42,7 +42,7 @@ class EndTests(SynchronousTestCase):
         self.ended: list[str] = []
 
     def parts(self, **errors: Exception) -> None:
-        for attribute in ("phones", "node", "authority", "_storage"):
+        for attribute in ("phones", "node", "authority", "publisher", "renewal", "_storage"):
             name = attribute.strip("_")
             setattr(self.service, attribute, Part(name, self.ended, errors.get(name)))
 
@@ -78,13 +78,13 @@ class EndTests(SynchronousTestCase):
         """Phones first, who would be answered wrongly; the storage last, which the others write to."""
         self.parts()
         self.stop()
-        self.assertEqual(self.ended, ["phones", "node", "authority", "storage"])
+        self.assertEqual(self.ended, ["renewal", "phones", "node", "authority", "publisher", "storage"])
 
     def test_one_part_fails(self) -> None:
         """The others end in good order all the same."""
         self.parts(phones=RuntimeError("phones"), node=RuntimeError("node"))
         self.stop()
-        self.assertEqual(self.ended, ["phones", "node", "authority", "storage"])
+        self.assertEqual(self.ended, ["renewal", "phones", "node", "authority", "publisher", "storage"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
     def test_no_longer_joined(self) -> None:

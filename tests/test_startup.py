@@ -93,14 +93,14 @@ class DecideTests(SynchronousTestCase):
 
     def decide(self, dns: tuple[str, int] | None = None, **options: Any) -> Any:
         defaults = dict.fromkeys(("join", "join-file", "config", "account", "password-file"))
-        flags = dict.fromkeys(("no-discovery", "no-create", "client"), 0)
+        flags = dict.fromkeys(("no-discovery", "no-create", "client", "self-signed"), 0)
         given = {name.replace("_", "-"): value for name, value in options.items()}
 
         async def discover(overlay: str) -> tuple[str, int] | None:
             self.asked.append(overlay)
             return dns
 
-        values = {"overlay": "example.org", **defaults, **flags, **given}
+        values = {"overlay": "example.org", "node-id-digest": "sha256", **defaults, **flags, **given}
         return self.successResultOf(Deferred.fromCoroutine(self.caught(values, discover)))
 
     async def caught(self, values: Any, discover: Any) -> Any:
@@ -131,6 +131,11 @@ class DecideTests(SynchronousTestCase):
             (JoinByToken(TOKEN), {"join": token, "no_create": 1, "client": 1}),
             (JoinByDocument("o.xml", "alice", "pw"), {"config": "o.xml", **account}),
             (JoinByDocument("o.xml", "alice", "pw"), {"config": "o.xml", "dns": DNS, **account}),
+            (JoinByDocument("o.xml", None, None), {"config": "o.xml"}),
+            (JoinByDocument("o.xml", "alice", None), {"config": "o.xml", "account": "alice"}),
+            (Found("sha256"), {"self_signed": 1}),
+            (Found("sha1"), {"self_signed": 1, "node_id_digest": "sha1"}),
+            (Discovered(*DNS), {"self_signed": 1, "dns": DNS}),
         ):
             self.assertEqual(self.decide(**options), expected, options)
 
@@ -157,6 +162,7 @@ class DecideTests(SynchronousTestCase):
             {"config": "o.xml", "account": "a", "password_file": "/nonexistent"},
             {"dns": DNS},
             {"no_create": 1, "client": 1, "no_discovery": 1},
+            {"self_signed": 1},
         ):
             self.assertEqual(self.decide(**options), Rejoin(), options)
         self.assertEqual(self.asked, [])
@@ -180,6 +186,16 @@ class DecideTests(SynchronousTestCase):
         self.assertEqual(self.asked, ["example.org"])
         self.assertIn("--no-create", self.decide(no_create=1))
         self.assertIn("--client", self.decide(client=1))
+
+    def test_half_founded_self_signed(self) -> None:
+        """It is finished as it was begun."""
+        self.lay("signer.key", "node.key")
+        self.assertEqual(self.decide(self_signed=1, dns=DNS), Found("sha256"))
+        self.assertIn("with --self-signed", self.decide())
+        self.assertIn("--no-create", self.decide(self_signed=1, no_create=1))
+        (self.state.path / "signer.key").unlink()
+        self.lay("authority/ca.key")
+        self.assertIn("without --self-signed", self.decide(self_signed=1))
 
     def test_tokens(self) -> None:
         self.assertIn("example.com, not example.org", self.decide(join=ELSEWHERE.encode()))

@@ -66,6 +66,9 @@ class StateDirectoryTests(SynchronousTestCase):
         self.assertFalse(self.state.has_authority)
         write_file(self.state.authority / "ca.key", b"x")
         self.assertTrue(self.state.has_authority)
+        self.assertFalse(self.state.has_signer)
+        write_file(self.state.signer_key, b"x")
+        self.assertTrue(self.state.has_signer)
 
 
 class WriteFileTests(SynchronousTestCase):

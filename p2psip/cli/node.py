@@ -21,6 +21,8 @@ def status(node: NodeConnection, as_json: bool) -> None:
         return
     role, joined = answer["role"], "joined" if answer["joined"] else answer.get("phase", "not joined")
     click.echo(f"{answer['overlay']}: {role} {answer['node_id']}, {joined}, up {duration(answer['uptime'])}")
+    if answer.get("user_name"):
+        click.echo(f"  user name: {answer['user_name']}")
     for listener in answer["listeners"]:
         click.echo(f"  listening: {listener}")
     neighbors = answer["neighbors"]

@@ -27,6 +27,7 @@ from ..interfaces import (
     IVerifier,
 )
 from ..security.certificates import PrivateKey
+from ..security.identity import Identity, has_own_node_ids
 from ..security.signing import Verifier
 from ..storage.answers import StorageAnswers
 from ..storage.interfaces import IStorage
@@ -388,12 +389,22 @@ class Node:
         for link in self.table.links():
             if not configuration.bad_nodes.isdisjoint(link.identity.node_ids):
                 self.table.close(link.node_id, LinkError("its Node-ID was revoked"))
+            elif self._is_certified_no_more(link.identity, old):
+                self.table.close(link.node_id, LinkError("self-signed certificates are not permitted any more"))
         try:
+            if self._is_certified_no_more(self.signer.identity, old):
+                raise CannotComply("self-signed-permitted", "this node's certificate is of its own making")
             self.check_support(configuration)
         except CannotComply as error:
             self.log.error("this node leaves, because of the new configuration: {error}", error=error)
             why = error
             self.leave().addCallback(lambda _: self._tell_excluded(why)).addErrback(self._log_failure)
+
+    def _is_certified_no_more(self, identity: Identity, old: Configuration) -> bool:
+        """Whether the certificate is self-signed, as `old` permitted and the new configuration does not."""
+        digest = old.self_signed_permitted
+        withdrawn = digest != "" and digest != self.configuration.self_signed_permitted
+        return withdrawn and has_own_node_ids(identity, digest)
 
     def _discard_kinds(self, old: Configuration) -> None:
         """Forget the data of Kinds that are defined no longer, or otherwise (RFC 6940 §11.1)."""
@@ -433,5 +444,6 @@ class Node:
 
     def status(self) -> Mapping[str, Any]:
         """For ``status --json``; see `p2psip.node.status`."""
-        role = "client" if self._client else self.signer.identity.role
-        return {**status_of(self), "role": role, "uptime": int(self._uptime())}
+        identity = self.signer.identity
+        role = "client" if self._client else identity.role or "peer"
+        return {**status_of(self), "user_name": identity.user_name, "role": role, "uptime": int(self._uptime())}

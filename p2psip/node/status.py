@@ -30,7 +30,7 @@ class Observed(Protocol):
 
 
 def status_of(node: Observed) -> Mapping[str, Any]:
-    """All but role and uptime; Node-IDs in hex, times in milliseconds."""
+    """All but user name, role and uptime; Node-IDs in hex, times in milliseconds."""
     topology = node.topology.status()
     return {
         "node_id": node.node_id.hex(),

@@ -222,6 +222,15 @@ def self_signed_node_ids(
     return tuple(NodeId(value[:node_id_length]) for value in digests)
 
 
+def has_own_node_ids(identity: Identity, digest: str) -> bool:
+    """Whether the Node-IDs are those that the holder's key gives by `digest`, as in a self-signed certificate.
+
+    Node-IDs that an authority chose never are.
+    """
+    length, count = len(identity.node_ids[0]), len(identity.node_ids)
+    return set(self_signed_node_ids(identity.public_key, digest, count, length)) == set(identity.node_ids)
+
+
 def valid_user_name(name: str) -> str:
     """`name`, if it can be a user name: an address of printable ASCII (RFC 5280 §4.2.1.6) without blanks.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
@@ -25,9 +25,9 @@ from .identity import (
     MALFORMED,
     CertificateError,
     Identity,
+    has_own_node_ids,
     load_certificate,
     refuse_unknown_extensions,
-    self_signed_node_ids,
 )
 
 MAX_CACHED: Final = 8192
@@ -145,7 +145,8 @@ class Trust:
             raise CertificateError("not-yet-valid", "the certificate is not valid yet")
         if self._self_signed and certificate.issuer == certificate.subject:
             self._check_self_signed(certificate, identity)
-            return _Verified(identity, identity.not_before, identity.not_after)
+            # A role is an authority's to give: nobody is a registrar by its own word.
+            return _Verified(replace(identity, role=""), identity.not_before, identity.not_after)
         chain = self._chain(certificate, intermediates, now)
         return _Verified(
             identity,
@@ -155,9 +156,7 @@ class Trust:
 
     def _check_self_signed(self, certificate: x509.Certificate, identity: Identity) -> None:
         """RFC 6940 §11.3.1: "nodes MUST check that the Node-ID and public keys match"."""
-        count = len(identity.node_ids)
-        expected = self_signed_node_ids(identity.public_key, self._self_signed, count, self.node_id_length)
-        if set(expected) != set(identity.node_ids):
+        if not has_own_node_ids(identity, self._self_signed):
             raise CertificateError("node-id", "the Node-IDs do not come from the certificate's key")
         try:
             certificate.verify_directly_issued_by(certificate)

@@ -5,7 +5,7 @@ A value is the certificate in DER, appended to an array that may hold an older o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -39,11 +39,15 @@ class CertificateStore:
     """Keeps a node's certificate in the overlay until it expires, and renewed ones beside it.
 
     Nothing is withdrawn at `stop`: what the node has signed lives on and has to be verified still.
+
+    Where no authority sees that user names are unique, `name_taken` is called when another node has this one's: it
+    gives the node another certificate (RFC 6940 §11.3.1).
     """
 
     log = Logger()
 
     def __init__(self, overlay: IOverlay) -> None:
+        self.name_taken: Callable[[], None] | None = None
         self._overlay = overlay
         self._next: IDelayedCall | None = None
         self._pause = FIRST_RETRY
@@ -95,6 +99,8 @@ class CertificateStore:
         self._next = self._overlay.clock.callLater(delay, self._look)
 
     async def _store_all(self) -> None:
+        if self.name_taken is not None and await self._is_name_taken():
+            self.name_taken()
         kinds, signer = self._overlay.configuration.kinds, self._overlay.signer
         for kind_id, name in (
             (CERTIFICATE_BY_NODE, signer.node_id),
@@ -103,15 +109,32 @@ class CertificateStore:
             if kind_id in kinds and name:
                 await self._store(kind_id, name)
 
+    async def _is_name_taken(self) -> bool:
+        """Whether others have stored certificates for our user name, and we have not: who was first keeps it."""
+        if CERTIFICATE_BY_USER not in self._overlay.configuration.kinds:
+            return False
+        found = await certificates_of_user(self._overlay, self._overlay.signer.identity.user_name)
+        return bool(found) and not any(self._overlay.node_id in holder.node_ids for holder in found)
+
     async def _store(self, kind_id: int, name: bytes) -> None:
         certificate = self._overlay.signer.identity.certificate
-        for found in await self._overlay.fetch(name, kind_id):
-            if _value(found) == certificate:
-                return
+        found = await self._overlay.fetch(name, kind_id)
+        if any(_value(one) == certificate for one in found):
+            return
         lifetime = int(self._overlay.signer.identity.not_after - self._overlay.clock.seconds())
         if lifetime > 0:
-            entry = ArrayEntry(index=LAST_INDEX, value=DataValue(value=certificate))
+            entry = ArrayEntry(index=self._index(kind_id, found), value=DataValue(value=certificate))
             await self._overlay.store(name, kind_id, [entry], lifetime)
+
+    def _index(self, kind_id: int, found: Sequence[FetchedValue]) -> int:
+        """Where a certificate goes: behind those that are there; where there is no room, over our oldest."""
+        own = [
+            (one.data.storage_time, one.data.value.index)
+            for one in found
+            if one.signer.node_id == self._overlay.node_id and isinstance(one.data.value, ArrayEntry)
+        ]
+        full = len(found) >= self._overlay.configuration.kinds[kind_id].max_count
+        return min(own)[1] if full and own else LAST_INDEX
 
 
 def certificates_of_node(overlay: IOverlay, node_id: NodeId) -> Deferred[Sequence[Identity]]:

@@ -41,6 +41,7 @@ from p2psip.security.identity import Identity
 from p2psip.security.trust import Trust
 from p2psip.wire.header import ForwardingHeader, NodeDestination, with_header
 
+from ..security.credentials import self_certified
 from .hosts import Host, RecordingOwner, Signer
 
 OVERLAY = "example.org"
@@ -212,6 +213,35 @@ class RefusalTests(LinksTestCase):
         self.assertEqual(self.owner(a).rejected, ["untrusted"])
         await a.connect(b.candidates(), B)
         await self.until(lambda: self.owner(b).links)
+
+    async def test_forged_node_id(self) -> None:
+        """A self-signed certificate whose Node-ID is not made of its key: neither as client nor as server.
+
+        [6940-11.3.1-4]
+        """
+        for digest in ("sha256", "sha1"):
+            a, b = await self.self_signed(digest), await self.self_signed(digest)
+            forger = await self.self_signed(digest, C)
+            await forger.connect(b.candidates(), b.host.signer.node_id)
+            await self.until(lambda b=b: self.owner(b).rejected)
+            self.assertEqual(self.owner(b).rejected, ["node-id"])
+            await self.refused(a.connect(forger.candidates(), C))
+            self.assertEqual(self.owner(a).rejected, ["node-id"])
+            await a.connect(b.candidates(), b.host.signer.node_id)
+            await self.until(lambda b=b: self.owner(b).links)
+            self.assertEqual(self.owner(b).links[0].node_id, a.host.signer.node_id)
+
+    async def self_signed(self, digest: str, forged: NodeId | None = None) -> TLSLinks:
+        """A node that certifies itself, for `forged` where that is given."""
+        key = generate_key()
+        certificate = self_certified(key, digest, forged, overlay=OVERLAY, now=self.now)
+        identity = Identity.from_certificate(certificate, OVERLAY)
+        trust = Trust(OVERLAY, [], (), 16, lambda: self.now, self_signed=digest)
+        signer = Signer(identity, identity.node_ids[0])
+        links = TLSLinks(Host(signer, clock, key, trust, configuration=self.configuration), reactor, ["127.0.0.1"], 0)
+        self.started.append(links)
+        await links.listen()
+        return links
 
     async def test_expired(self) -> None:
         old = authority(self.now - 1e5)

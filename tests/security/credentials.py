@@ -10,8 +10,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from p2psip.ids import NodeId
-from p2psip.security.certificates import Authority, PrivateKey, generate_key, make_authority
-from p2psip.security.identity import Identity
+from p2psip.security.certificates import (
+    Authority,
+    PrivateKey,
+    generate_key,
+    make_authority,
+    make_self_signed,
+)
+from p2psip.security.identity import Identity, self_signed_node_ids
 from p2psip.security.signing import Signer
 
 OVERLAY = "overlay.example.org"
@@ -48,6 +54,33 @@ def signer(
     key = generate_key(key_type)
     identity = Identity.from_certificate(certificate(ca, key, node_ids), OVERLAY, len(node_ids[0]))
     return Signer(identity, key, node_id)
+
+
+def self_certified(
+    key: PrivateKey,
+    digest: str,
+    node_id: NodeId | None = None,
+    *,
+    overlay: str = OVERLAY,
+    user_name: str = "mallory@example.org",
+    role: str = "",
+    now: float = NOW,
+) -> bytes:
+    """A certificate of its holder's own making, forged where it names a Node-ID, or a role, of the holder's choice."""
+    honest = make_self_signed(
+        key, overlay=overlay, user_name=user_name, digest=digest, now=now, lifetime=DAY
+    )
+    if node_id is None and not role:
+        return honest
+    return Authority(honest, key).issue(
+        key.public_key(),
+        overlay=overlay,
+        user_name=user_name,
+        node_ids=[node_id] if node_id else self_signed_node_ids(key.public_key(), digest),
+        role=role or "peer",
+        now=now,
+        lifetime=DAY,
+    )
 
 
 def odd_certificate(

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.ids import NodeId
 from p2psip.security.certificates import Authority, generate_key, make_authority, make_self_signed
-from p2psip.security.identity import CertificateError, reload_uri
+from p2psip.security.identity import CertificateError, Identity, has_own_node_ids, reload_uri
 from p2psip.security.trust import Trust
 from tests.security.credentials import (
     DAY,
@@ -23,6 +23,7 @@ from tests.security.credentials import (
     authority,
     certificate,
     odd_certificate,
+    self_certified,
 )
 
 
@@ -263,6 +264,8 @@ class SelfSignedTests(SynchronousTestCase):
             for count in (1, 3):
                 identity = self.trust(digest).identify(self.made(digest, count))
                 self.assertEqual(len(identity.node_ids), count)
+                self.assertTrue(has_own_node_ids(identity, digest))
+                self.assertFalse(has_own_node_ids(identity, "sha1" if digest == "sha256" else "sha256"))
 
     def test_not_permitted(self) -> None:
         self.assertRaises(CertificateError, self.trust("").identify, self.made())
@@ -278,6 +281,20 @@ class SelfSignedTests(SynchronousTestCase):
         der = odd_certificate(own, names, key=self.key, ca_subject=x509.Name([]))
         error = self.assertRaises(CertificateError, self.trust("sha256").identify, der)
         self.assertEqual(error.cause, "node-id")
+
+    def test_forged(self) -> None:
+        """By either digest, also where nothing else is odd. [6940-11.3.1-4]"""
+        for digest in ("sha1", "sha256"):
+            trust = self.trust(digest)
+            trust.identify(self_certified(self.key, digest))
+            error = self.assertRaises(CertificateError, trust.identify, self_certified(self.key, digest, NODE_A))
+            self.assertEqual(error.cause, "node-id")
+
+    def test_role_by_its_own_word(self) -> None:
+        """Nobody makes itself a registrar."""
+        der = self_certified(self.key, "sha256", role="registrar")
+        self.assertEqual(Identity.from_certificate(der, OVERLAY).role, "registrar")
+        self.assertEqual(self.trust("sha256").identify(der).role, "")
 
     def test_not_signed_with_its_key(self) -> None:
         forged = bytearray(self.made())

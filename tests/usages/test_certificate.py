@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -65,6 +67,39 @@ class CertificateStoreTests(SynchronousTestCase):
         self.node.renew(renewed)
         self.world.run(9 * 3600)
         self.assertEqual(self.by_node(self.node), [old, renewed.identity.certificate])
+
+    def test_renewed_often(self) -> None:
+        """Where there is no room for one more, the oldest gives way to it."""
+        key = self.node._link_host.private_key
+        certificates = [self.node.signer.identity.certificate]
+        for _ in range(5):
+            self.world.run(9 * 3600)
+            self.node.renew(
+                self.world.credentials(self.node.signer.identity.user_name, self.node.node_id, key=key).signer
+            )
+            certificates.append(self.node.signer.identity.certificate)
+        self.world.run(9 * 3600)
+        self.assertEqual(set(self.by_node(self.node)), set(certificates[-4:]))
+
+    def test_name_that_another_has(self) -> None:
+        """Whose user name is another's takes another one, before its certificate is stored. [6940-11.3.1-6]"""
+        taken = self.node.signer.identity.user_name
+        later = self.world.add(self.world.credentials(taken))
+        key, told = later._link_host.private_key, []
+
+        def take_another() -> None:
+            told.append(later.signer.identity.user_name)
+            later.renew(self.world.credentials("another@example.org", later.node_id, key=key).signer)
+
+        for node in (self.node, later):
+            usage: Any = node.usages["certificate"]
+            usage.name_taken = take_another
+        self.world.until(lambda: later.joined)
+        self.world.run(86400)
+        self.assertEqual(told, [taken])
+        self.assertEqual(self.by_user(taken), [self.node.signer.identity.certificate])
+        self.assertEqual(self.by_user("another@example.org"), [later.signer.identity.certificate])
+        self.assertEqual(self.by_node(later), [later.signer.identity.certificate])
 
     def test_not_for_others(self) -> None:
         """Nobody stores under another's Node-ID or name."""
