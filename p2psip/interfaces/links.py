@@ -33,6 +33,7 @@ class ILink(Interface):
     address: str = Attribute("The other end's address, for people: '127.0.0.2:6084' or '[::1]:6084'.")
     outgoing: bool = Attribute("Whether we opened it.")
     candidate_pair: str = Attribute("The candidate pair that ICE chose, for people; empty without ICE.")
+    listening: str = Attribute("Where the other end takes new links, as far as this end knows; else empty.")
     rtt: float | None = Attribute("Smoothed round-trip time, seconds (RFC 6298); None before the first ACK.")
 
     def send(message: bytes) -> bool:

@@ -6,6 +6,8 @@ import socket
 from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+import ifaddr
+
 from ..errors import LinkError
 from ..hostport import address_text
 from ..wire.codes import CandType, OverlayLinkType
@@ -56,6 +58,17 @@ def outward_addresses() -> list[str]:
         except OSError:
             continue  # no route, or no such family
     return found or ["127.0.0.1"]
+
+
+def own_addresses() -> list[str]:
+    """Every address of this machine's interfaces, loopback included, but those of a link alone (fe80::)."""
+    found: dict[str, None] = {}
+    for adapter in ifaddr.get_adapters():
+        for each in adapter.ips:
+            address = numeric(each.ip if isinstance(each.ip, str) else each.ip[0])
+            if not address.is_link_local and not address.is_multicast:
+                found[str(address)] = None
+    return list(found)
 
 
 def host_candidates(addresses: Sequence[tuple[str, int]], link_type: int) -> tuple[IceCandidate, ...]:

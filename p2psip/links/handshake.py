@@ -1,7 +1,8 @@
-"""TLS with certificates on both ends, and the proof of who the other end is (RFC 6940 §6.6.5, §6.5.1.11)."""
+"""(D)TLS with certificates on both ends, and the proof of who the other end is (RFC 6940 §6.6.5, §6.5.1.11)."""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -41,48 +42,85 @@ CLOSING_TIME = 5.0
 KeyLog = Callable[[bytes], object]
 """Takes lines of TLS secrets in the format of SSLKEYLOGFILE, for tests that decode what was sent."""
 
+
+def key_log() -> KeyLog | None:
+    """What appends to the file that SSLKEYLOGFILE names; None where the environment does not name one."""
+    name = os.environ.get("SSLKEYLOGFILE", "")
+    if not name:
+        return None
+
+    def append(line: bytes) -> None:
+        with open(name, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
+            log.write(line)
+
+    return append
+
+
+_DTLS1_2_VERSION = 0xFEFD  # pyOpenSSL has no name for it
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
-@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
-class Credentials:
-    """Makes TLS connections with the host's current certificate.
+class Contexts:
+    """OpenSSL contexts of one node for `method`, with its current certificate; `set_up` is called for each.
 
     OpenSSL proves that the other end holds the key of the certificate it shows; whether that certificate is
     believed is judged afterwards, by `Trust` alone.
     """
 
-    def __init__(self, host: ILinkHost, key_log: KeyLog | None = None) -> None:
+    def __init__(
+        self,
+        host: ILinkHost,
+        method: int,
+        key_log: KeyLog | None = None,
+        set_up: Callable[[SSL.Context], None] = lambda context: None,
+    ) -> None:
         self._host = host
+        self._method = method
         self._key_log = key_log
+        self._set_up_more = set_up
         self._certificate = b""
-        self._context = SSL.Context(SSL.TLS_METHOD)
+        self._context = SSL.Context(method)
 
-    def _current(self) -> SSL.Context:
+    def current(self) -> SSL.Context:
         """The context for the host's certificate, made anew when that was renewed."""
         certificate = self._host.signer.identity.certificate
         if certificate != self._certificate:
-            context: Any = SSL.Context(SSL.TLS_METHOD)
-            context.set_min_proto_version(SSL.TLS1_2_VERSION)
-            context.set_cipher_list(_CIPHERS)
-            # A resumed session would not be judged again.
-            context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-            context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
-            context.use_privatekey(self._host.private_key)
-            context.use_certificate(x509.load_der_x509_certificate(certificate))
-            mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-            context.set_verify(mode, lambda connection, shown, error, depth, ok: True)
-            if (key_log := self._key_log) is not None:
-                context.set_keylog_callback(lambda connection, line: key_log(line + b"\n"))
+            context = SSL.Context(self._method)
+            self._set_up(context, certificate)
             self._context, self._certificate = context, certificate
         return self._context
 
+    def _set_up(self, context: Any, certificate: bytes) -> None:
+        datagrams = self._method == SSL.DTLS_METHOD
+        context.set_min_proto_version(_DTLS1_2_VERSION if datagrams else SSL.TLS1_2_VERSION)
+        context.set_cipher_list(_CIPHERS)
+        # A resumed session would not be judged again.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
+        if datagrams:
+            context.set_options(SSL.OP_NO_QUERY_MTU | SSL.OP_NO_RENEGOTIATION)
+        context.use_privatekey(self._host.private_key)
+        context.use_certificate(x509.load_der_x509_certificate(certificate))
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        context.set_verify(mode, lambda connection, shown, error, depth, ok: True)
+        if (key_log := self._key_log) is not None:
+            context.set_keylog_callback(lambda connection, line: key_log(line + b"\n"))
+        self._set_up_more(context)
+
+
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
+class Credentials:
+    """Makes TLS connections with the host's current certificate."""
+
+    def __init__(self, host: ILinkHost, key_log: KeyLog | None = None) -> None:
+        self._contexts = Contexts(host, SSL.TLS_METHOD, key_log)
+
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return SSL.Connection(self._current(), None)
+        return SSL.Connection(self._contexts.current(), None)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return SSL.Connection(self._current(), None)
+        return SSL.Connection(self._contexts.current(), None)
 
 
 class Secured(Seam):
@@ -102,7 +140,7 @@ class Secured(Seam):
 
 @implementer(IHandshakeListener)
 class SecuredConnection(Protocol):
-    """One TLS connection: unproved at first, then proved or refused.
+    """One TLS or DTLS connection: unproved at first, then proved or refused.
 
     `expected` is the Node-ID that the certificate must name; None takes any node with exactly one.  A
     subclass is told of the proof by `proved`, and of the end by `ended`.  `opened` fires with the connection
@@ -139,6 +177,18 @@ class SecuredConnection(Protocol):
     def ended(self, reason: Exception | None) -> None:
         """A connection that was proved is gone; None after a close in good order by the other end."""
         raise NotImplementedError
+
+    # -- from what carries the datagrams of DTLS
+
+    def path_silent(self, dead: bool) -> None:
+        """The other end does not answer STUN; with `dead`: for so long that nobody waits any more."""
+        if dead and not self.closing:
+            self.reason = self.reason or LinkError(f"{self.address}: no answer any more")
+            self.closing = True
+            self.tls.abortConnection()
+
+    def path_answers(self) -> None:
+        """The other end answers STUN (again)."""
 
     # -- from Twisted
 
@@ -204,7 +254,7 @@ class SecuredConnection(Protocol):
         else:
             if self.reason is None:
                 self.service.host.owner.link_rejected("handshake", self.address)
-                why = f"{self.address}: TLS handshake failed: {_describe(cause)}"
+                why = f"{self.address}: handshake failed: {_describe(cause)}"
                 self.reason = LinkError(why)
             self._end_handshake()
             self._fail(self.reason)
@@ -247,8 +297,11 @@ class SecuredConnection(Protocol):
 
     def unconnected(self, reason: Failure) -> None:
         """TCP could not connect."""
-        text = f"cannot connect to {self.address}: {reason.getErrorMessage()}"
-        self._fail(self.reason or LinkError(text))
+        self.give_up(LinkError(f"cannot connect to {self.address}: {reason.getErrorMessage()}"))
+
+    def give_up(self, reason: Exception) -> None:
+        """It could not even be begun."""
+        self._fail(self.reason or reason)
 
     def _fail(self, reason: Exception) -> None:
         if not self.opened.called:

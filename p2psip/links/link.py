@@ -1,8 +1,9 @@
-"""One overlay link over TLS: framing, back-pressure, and the watch over its ACKs (RFC 6940 §6.6.5)."""
+"""Overlay links; over TLS: framing, back-pressure, and the watch over its ACKs (RFC 6940 §6.6.5)."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
@@ -27,35 +28,35 @@ instead of both waiting for each other's whole burst; and no link keeps the othe
 """
 
 
-@implementer(ILink, IPushProducer)
-class TLSLink(SecuredConnection):
-    """One overlay link.
+@implementer(ILink)
+class OverlayLink(SecuredConnection):
+    """What the links of every kind have in common: who is at the other end, and what its owner is told."""
 
-    What TCP does not take at once waits here, in a queue bounded in bytes; while it waits only the newest ACK
-    is kept, so that a peer that sends without reading costs nothing.
-    """
-
-    protocol = TLS_TCP_FH_NO_ICE
-    candidate_pair = ""
+    protocol = ""
     node_id = NodeId(b"")
     identity: Identity
+    _failing = False
 
     def __init__(self, service: Secured, address: str, outgoing: bool, expected: NodeId | None) -> None:
         super().__init__(service, address, outgoing, expected)
         self._host = service.host
-        self._framing = StreamFraming(service.host.configuration.max_message_size)
-        self._blocked = False
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
-        self._failing = False
-        self._watch_set = False
-        self._arrived: deque[bytes] = deque()
-        self._taking: IDelayedCall | None = None
+        self.listening = address if outgoing else ""
+
+    @property
+    def candidate_pair(self) -> str:
+        """The candidate pair that ICE chose, for people; empty without ICE."""
+        return ""
 
     @property
     def rtt(self) -> float | None:
         """Smoothed round-trip time in seconds (RFC 6298)."""
-        return self._framing.round_trip.smoothed
+        raise NotImplementedError
+
+    def send(self, message: bytes) -> bool:
+        raise NotImplementedError
+
+    def close(self, reason: Exception | None = None) -> None:
+        raise NotImplementedError
 
     def _judge(self, identity: Identity) -> NodeId:
         node_id = super()._judge(identity)
@@ -66,8 +67,66 @@ class TLSLink(SecuredConnection):
     def proved(self, identity: Identity, node_id: NodeId) -> None:
         self.identity = identity
         self.node_id = node_id
-        self.tls.registerProducer(self, True)
         self._host.owner.link_opened(self)
+
+    def ended(self, reason: Exception | None) -> None:
+        self._host.owner.link_closed(self, reason)
+        self._give_back()
+
+    def _set_failing(self, failing: bool) -> None:
+        """Tell the owner that the link fails, or works again; what the other end may not have got is given back."""
+        if failing and not self._failing:
+            self._failing = True
+            self._host.owner.link_failing(self)
+            self._give_back()
+        elif self._failing and not failing:
+            self._failing = False
+            self._host.owner.link_recovered(self)
+
+    def _give_back(self) -> None:
+        """Tell the owner what the other end may not have got: there may be another way for it."""
+        undelivered = self._take_undelivered()
+        if undelivered:
+            self._host.owner.messages_undelivered(self, undelivered)
+
+    def _take_undelivered(self) -> Sequence[bytes]:
+        """What was not acknowledged, or not sent at all; it is not kept any longer."""
+        raise NotImplementedError
+
+    def _die(self, why: str) -> None:
+        """End a link whose other end does not answer any more."""
+        self.reason = LinkError(why)
+        self.closing = True
+        self.tls.abortConnection()
+
+
+@implementer(IPushProducer)
+class TLSLink(OverlayLink):
+    """One overlay link over TLS.
+
+    What TCP does not take at once waits here, in a queue bounded in bytes; while it waits only the newest ACK
+    is kept, so that a peer that sends without reading costs nothing.
+    """
+
+    protocol = TLS_TCP_FH_NO_ICE
+
+    def __init__(self, service: Secured, address: str, outgoing: bool, expected: NodeId | None) -> None:
+        super().__init__(service, address, outgoing, expected)
+        self._framing = StreamFraming(service.host.configuration.max_message_size)
+        self._blocked = False
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._watch_set = False
+        self._arrived: deque[bytes] = deque()
+        self._taking: IDelayedCall | None = None
+
+    @property
+    def rtt(self) -> float | None:
+        return self._framing.round_trip.smoothed
+
+    def proved(self, identity: Identity, node_id: NodeId) -> None:
+        self.tls.registerProducer(self, True)
+        super().proved(identity, node_id)
 
     def ended(self, reason: Exception | None) -> None:
         if self._taking is not None:
@@ -75,16 +134,13 @@ class TLSLink(SecuredConnection):
             self._taking = None
         # What the other end sent before it closed still counts.
         self._take_up(len(self._arrived))
-        self._host.owner.link_closed(self, reason)
-        self._give_back()
+        super().ended(reason)
 
-    def _give_back(self) -> None:
-        """Tell the owner what the other end may not have got: there may be another way for it."""
+    def _take_undelivered(self) -> Sequence[bytes]:
         undelivered = [*self._framing.take_unacknowledged(), *self._queue]
         self._queue.clear()
         self._queued = 0
-        if undelivered:
-            self._host.owner.messages_undelivered(self, undelivered)
+        return undelivered
 
     # -- sending
 
@@ -117,14 +173,10 @@ class TLSLink(SecuredConnection):
         now = self._host.clock.seconds()
         condition = self._framing.check(now)
         if condition is Condition.DEAD:
-            self.reason = LinkError("no ACK for 30 s")
-            self.closing = True
-            self.tls.abortConnection()
+            self._die("no ACK for 30 s")
             return
-        if condition is Condition.FAILING and not self._failing:
-            self._failing = True
-            self._host.owner.link_failing(self)
-            self._give_back()
+        if condition is Condition.FAILING:
+            self._set_failing(True)
         due = self._framing.next_timeout()
         if due is not None and not self.closing:
             self._watch_set = True
@@ -170,9 +222,8 @@ class TLSLink(SecuredConnection):
         framing.max_message_size = host.configuration.max_message_size
         messages = framing.receive(data, host.clock.seconds())
         self._write_acks()
-        if self._failing and framing.condition is Condition.WORKING:
-            self._failing = False
-            host.owner.link_recovered(self)
+        if framing.condition is Condition.WORKING:
+            self._set_failing(False)
         self._arrived.extend(messages)
         if framing.fault is not None:
             self._take_up(len(self._arrived))

@@ -147,7 +147,7 @@ class MemoryLink:
 
     __slots__ = (
         "_arrival", "_in_vain", "_network", "_node", "_opened", "_other_end", "_there", "_underway", "_watch",
-        "address", "identity", "is_open", "node_id", "outgoing", "rtt",
+        "address", "identity", "is_open", "listening", "node_id", "outgoing", "rtt",
     )  # fmt: skip
 
     protocol = MemoryLinkFactory.name
@@ -158,6 +158,7 @@ class MemoryLink:
         self.identity = there.host.signer.identity
         self.address = address_text(there.address, there.port)
         self.outgoing = outgoing
+        self.listening = self.address if outgoing else ""
         self.rtt: float | None = rtt
         self.is_open = True
         self._opened = False

@@ -1,4 +1,4 @@
-"""Application connections over TLS: offered at a port of their own, and taken (RFC 6940 §6.5.2)."""
+"""Application connections without ICE: offered at a port of their own, and taken (RFC 6940 §6.5.2)."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Opener(Secured, Seam):
         """`offer` does not stand any more."""
 
 
-class TLSApplication(SecuredConnection):
-    """A TLS connection that becomes an `ApplicationConnection`."""
+class SecuredApplication(SecuredConnection):
+    """A secured connection that becomes an `ApplicationConnection`."""
 
     connection: ApplicationConnection
 
@@ -94,7 +94,7 @@ class Offer:
         return self._links.candidates_at(self._ports)
 
     def _make(self, address: str) -> SecuredConnection:
-        made = TLSApplication(self._links, address, False, self._expected, self._application)
+        made = SecuredApplication(self._links, address, False, self._expected, self._application)
         made.opened.addCallbacks(self._taken, lambda _: None)
         return made
 
@@ -103,7 +103,7 @@ class Offer:
             accepted.disconnect(LinkError("the application connection was taken already"))
             return
         self.end()
-        self.connection.callback(cast(TLSApplication, accepted).connection)
+        self.connection.callback(cast(SecuredApplication, accepted).connection)
 
     def _late(self) -> None:
         self.end()

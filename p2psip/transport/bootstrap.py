@@ -48,8 +48,8 @@ class BootstrapCache:
         return tuple(self._places)
 
     def remember(self, link: ILink) -> None:
-        """Cache the other end of `link`, if we opened it: only then is its address one that it listens at."""
-        place = parse_address(link.address) if link.outgoing else None
+        """Cache the other end of `link`, if it is known where it listens."""
+        place = parse_address(link.listening) if link.listening else None
         if place is not None:
             self.add(place)
 
@@ -116,7 +116,7 @@ class Bootstrap:
     def peers(self, bootstrap_nodes: Sequence[Place], links: Iterable[ILink]) -> Deferred[Sequence[NodeId]]:
         """See `ITopologyHost.bootstrap_peers`: one that there is no link of ours to, else those of `links`."""
         places = [*self._cache.places, *bootstrap_nodes]
-        ours = {parse_address(link.address): link.node_id for link in links if link.outgoing}
+        ours = {parse_address(link.listening): link.node_id for link in links if link.listening}
         connected = [ours[place] for place in dict.fromkeys(places) if place in ours]
         found = self.contact(bootstrap_nodes, [place for place in places if place in ours])
         return found.addCallbacks(lambda link: [link.node_id], lambda failure: connected)

@@ -29,13 +29,8 @@ from p2psip.interfaces import (
 )
 from p2psip.links.addresses import host_candidates
 from p2psip.links.link import AT_ONCE, MOST_QUEUED
-from p2psip.links.tls import (
-    LINK_TYPE,
-    MOST_HANDSHAKES,
-    MOST_HANDSHAKES_OF_ONE,
-    TLSLinkFactory,
-    TLSLinks,
-)
+from p2psip.links.service import MOST_HANDSHAKES, MOST_HANDSHAKES_OF_ONE
+from p2psip.links.tls import TLSLinkFactory, TLSLinks
 from p2psip.security.certificates import Authority, generate_key, make_authority
 from p2psip.security.identity import Identity
 from p2psip.security.trust import Trust
@@ -55,6 +50,8 @@ def authority(now: float) -> Authority:
 
 class LinksTestCase(TestCase):
     timeout = 20
+    kind: Any = TLSLinks
+    factory: Any = TLSLinkFactory
 
     def setUp(self) -> None:
         self.now = time.time()
@@ -90,7 +87,7 @@ class LinksTestCase(TestCase):
     async def node(
         self, *node_ids: NodeId, address: str = "127.0.0.1", port: int = 0, **fields: Any
     ) -> TLSLinks:
-        links = TLSLinks(self.host(*node_ids, **fields), reactor, [address] if address else [], port)
+        links = self.kind(self.host(*node_ids, **fields), reactor, [address] if address else [], port)
         self.started.append(links)
         await links.listen()
         return links
@@ -122,13 +119,13 @@ class OpeningTests(LinksTestCase):
         a, _, link, _ = await self.pair()
         self.assertTrue(verifyObject(ILink, link))
         self.assertTrue(verifyObject(ILinkProtocol, a))
-        self.assertTrue(verifyObject(ILinkProtocolFactory, TLSLinkFactory()))
+        self.assertTrue(verifyObject(ILinkProtocolFactory, self.factory()))
 
     async def test_both_ends(self) -> None:
         """Each end knows the other by its certificate. [6940-6.6.1-2] [6940-6.6.5-4]"""
         for address in ("127.0.0.1", "::1"):
             a, b, link, theirs = await self.pair(address)
-            self.assertEqual((link.node_id, link.outgoing, link.protocol), (B, True, "TLS-TCP-FH-NO-ICE"))
+            self.assertEqual((link.node_id, link.outgoing, link.protocol), (B, True, self.kind.name))
             self.assertEqual((theirs.node_id, theirs.outgoing), (A, False))
             self.assertEqual(link.identity, b.host.signer.identity)
             self.assertEqual(theirs.identity, a.host.signer.identity)
@@ -152,7 +149,7 @@ class OpeningTests(LinksTestCase):
         a, b = await self.node(A), await self.node(B)
         [right] = b.candidates()
         port = cast(Any, right.addr_port).port
-        here = host_candidates([("127.0.0.9", port), ("127.0.0.1", port)], LINK_TYPE)
+        here = host_candidates([("127.0.0.9", port), ("127.0.0.1", port)], self.kind.link_type)
         candidates = [*host_candidates([("127.0.0.9", port)], 1), *here]
         self.assertEqual((await a.connect(candidates, B)).node_id, B)
 
@@ -172,11 +169,11 @@ class OpeningTests(LinksTestCase):
         self.assertIn("--reload-port", why)
 
     async def test_advertised(self) -> None:
-        links = TLSLinkFactory().build(self.host(A), reactor, ["127.0.0.1"], 0, ["192.0.2.7", "2001:db8::7"])
+        links = self.factory().build(self.host(A), reactor, ["127.0.0.1"], 0, ["192.0.2.7", "2001:db8::7"])
         self.started.append(cast(TLSLinks, links))
         await links.listen()
         self.assertEqual([each.addr_port.host for each in links.candidates()], ["192.0.2.7", "2001:db8::7"])
-        self.assertEqual({each.overlay_link for each in links.candidates()}, {4})
+        self.assertEqual({each.overlay_link for each in links.candidates()}, {self.kind.link_type})
 
     async def test_stop(self) -> None:
         a, b, _, _ = await self.pair()
@@ -351,14 +348,14 @@ class RefusalTests(LinksTestCase):
             ("127.0.0.1", own),
             ("::ffff:127.0.0.1", own),
         ):
-            why = await self.refused(a.connect(host_candidates([(host, port)], LINK_TYPE), B))
+            why = await self.refused(a.connect(host_candidates([(host, port)], self.kind.link_type), B))
             self.assertIn("no usable candidate", why)
         self.assertIn("no candidates", await self.refused(a.connect([], B)))
         self.assertEqual(self.owner(b).rejected, [])
 
     async def test_loopback_from_outside(self) -> None:
         """Only who is bound to loopback follows a candidate there."""
-        outside = TLSLinks(self.host(A), reactor, [], 0, ["192.0.2.1"])
+        outside = self.kind(self.host(A), reactor, [], 0, ["192.0.2.1"])
         b = await self.node(B)
         why = await self.refused(outside.connect(b.candidates(), B))
         self.assertIn("loopback", why)
@@ -554,7 +551,7 @@ class MessageTests(LinksTestCase):
 
     async def test_key_log(self) -> None:
         lines: list[bytes] = []
-        a = TLSLinks(self.host(A), reactor, ["127.0.0.1"], 0, key_log=lines.append)
+        a = self.kind(self.host(A), reactor, ["127.0.0.1"], 0, key_log=lines.append)
         self.started.append(a)
         await a.listen()
         await a.connect((await self.node(B)).candidates(), B)

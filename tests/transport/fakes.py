@@ -40,6 +40,7 @@ class FakeLink:
         self.node_id = node_id
         self.outgoing = outgoing
         self.address = address
+        self.listening = address if outgoing else ""
         self.sent: list[bytes] = []
         self.closed = False
         self.on_close: Any = lambda link: None
