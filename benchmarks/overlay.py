@@ -333,6 +333,7 @@ def unpublished(first: tuple[str, int], roots: Sequence[bytes], signer: NodeId) 
         kind_signer=signer,
         now=time.time(),
         bootstrap_nodes=[first],
+        no_ice=True,
     )
     return replace(made, kinds=MappingProxyType({KIND.kind_id: KIND}))
 

@@ -79,6 +79,7 @@ class Materials:
             kind_signer=signer.node_id,
             now=now,
             bootstrap_nodes=[("127.0.0.1", ports[0])],
+            no_ice=True,
         )
         made = replace(made, kinds=MappingProxyType({KIND.kind_id: KIND}))
         self.document = write_document(publish(made, signer, signer))

@@ -87,13 +87,14 @@ def found(
     enrollment_servers: Sequence[str],
     kinds: Sequence[Kind],
     key_type: str,
+    no_ice: bool = False,
 ) -> Credentials:
     """Found the overlay of `authority` in `state`: its first document and this node's certificate.
 
     Each file is whole or not there, and the certificate comes last: whatever interrupts this, it can go on.
     """
     key = _key(state, key_type)
-    document = first_document(authority, bootstrap_nodes, enrollment_servers, time.time(), kinds)
+    document = first_document(authority, bootstrap_nodes, enrollment_servers, time.time(), kinds, no_ice)
     certificate = authority.enroll_founder("founder", key)
     return _keep(state, document, key, certificate)
 
@@ -105,10 +106,11 @@ def found_self_signed(
     bootstrap_nodes: Sequence[tuple[str, int]],
     kinds: Sequence[Kind],
     key_type: str,
+    no_ice: bool = False,
 ) -> Credentials:
     """Found the overlay of `signer`, whose nodes certify themselves; the files as in `found`."""
     key, overlay, digest = _key(state, key_type), signer.overlay, signer.digest
-    document = first_self_signed_document(signer, overlay, digest, bootstrap_nodes, time.time(), kinds)
+    document = first_self_signed_document(signer, overlay, digest, bootstrap_nodes, time.time(), kinds, no_ice)
     certificate = own_certificate(key, overlay, digest, user_name(account, key, overlay, digest))
     return _keep(state, document, key, certificate)
 

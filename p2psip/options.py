@@ -48,7 +48,7 @@ class NodeOptions(usage.Options):
         ["overlay", "o", None, "Name of the overlay, a domain name such as example.org (required)."],
         ["state", None, None, "State directory [default: $XDG_STATE_HOME/p2psip/NAME; for root without it "
                               "/var/lib/p2psip/NAME]."],
-        ["reload-port", None, 6084, "Port of the overlay links (TCP).", _port],
+        ["reload-port", None, 6084, "Port of the overlay links (UDP; without ICE TCP as well).", _port],
         ["sip-port", None, 5060, "Port of the SIP server (UDP and TCP).", _port],
         ["enrollment-port", None, 8443, "Port of the enrollment server (HTTPS), where this node holds the "
                                         "authority.", _port],
@@ -68,6 +68,7 @@ class NodeOptions(usage.Options):
     optFlags = [
         ["self-signed", None, "Found an overlay without an authority: each node certifies itself. Others join by "
                               "--config, with a copy of overlay.xml out of the state directory."],
+        ["no-ice", None, "Found an overlay for a network without NATs: links over TLS or DTLS, without ICE."],
         ["no-create", None, "Never found an overlay: start only where there is one to join."],
         ["no-discovery", None, "Do not look for the overlay in the DNS."],
         ["client", None, "Join as a client: use the overlay without storing or forwarding for it."],
@@ -79,6 +80,7 @@ class NodeOptions(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self["bind"] = []
         self["advertise"] = []
+        self["link-protocol"] = []
 
     def opt_bind(self, address: str) -> None:
         """Address to listen on, IPv4 or IPv6; may be repeated. [default: all]"""
@@ -88,6 +90,11 @@ class NodeOptions(usage.Options):
         """Address that others reach this node at; may be repeated. [default: the bound addresses, or those of
         the interfaces that are not loopback]"""
         self["advertise"].append(_address(address, "--advertise"))
+
+    def opt_link_protocol(self, name: str) -> None:
+        """Speak this link protocol, such as DTLS-UDP-SR-NO-ICE; may be repeated. [default: all that are installed and
+        fit the overlay]"""
+        self["link-protocol"].append(name.upper())
 
     def postOptions(self) -> None:
         """Check what can be checked before anything runs."""

@@ -141,7 +141,7 @@ class NodeService(Service):
         self.state = state
         self.reactor = reactor
         self.phase = "starting"
-        self._plugins = installed()
+        self._plugins = installed(options["link-protocol"])
         self.overlay: str = options["overlay"]
         self.node: Node | None = None
         self.phones: Phones | None = None
@@ -244,6 +244,7 @@ class NodeService(Service):
             self.phase = "founding"
             places = [(address, options["reload-port"]) for address in self.advertised]
             kinds = [kind for usage in self._plugins.usages for kind in usage.kinds]
+            no_ice = bool(options["no-ice"])
             if start.self_signed:
                 self.log.info(
                     "this node founds {overlay}, whose nodes certify themselves: anybody who has its configuration "
@@ -251,7 +252,7 @@ class NodeService(Service):
                 )  # fmt: skip
                 signer = DocumentKey.created(self.state, self.overlay, start.self_signed, options["key-type"])
                 return found_self_signed(
-                    signer, self.state, options["account"], places, kinds, options["key-type"]
+                    signer, self.state, options["account"], places, kinds, options["key-type"], no_ice
                 )
             self.log.info("nothing is known of {overlay}: this node founds it", overlay=self.overlay)
             self.authority = AuthorityService.created(self)
@@ -262,6 +263,7 @@ class NodeService(Service):
                 [self.authority.url],
                 kinds,
                 options["key-type"],
+                no_ice,
             )
         self.phase = "enrolling"
         if isinstance(start, JoinByToken):

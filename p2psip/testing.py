@@ -107,6 +107,7 @@ class World:
             kind_signer=signer.node_id,
             now=EPOCH,
             bootstrap_nodes=bootstrap,
+            no_ice=True,
         )
         if kinds is not None:
             made = replace(made, kinds=MappingProxyType({kind.kind_id: kind for kind in kinds}))

@@ -36,9 +36,9 @@ def status(node: NodeConnection, as_json: bool) -> None:
     click.echo(f"  registrations of phones here: {answer['registrations']['total']}")
     if answer["links"]:
         print_table(
-            ("NODE", "PROTOCOL", "ADDRESS", "RTT"),
+            ("NODE", "PROTOCOL", "ADDRESS OR CANDIDATE PAIR", "RTT"),
             [
-                (k["node_id"], k["protocol"], k["address"], _milliseconds(k["rtt_ms"]))
+                (k["node_id"], k["protocol"], k["candidate_pair"] or k["address"], _milliseconds(k["rtt_ms"]))
                 for k in answer["links"]
             ],
         )

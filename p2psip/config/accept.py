@@ -207,7 +207,7 @@ def require_support(
     link_protocols: Collection[str] = ("TLS",),
     extensions: Collection[str] = (SIP_NAMESPACE,),
     access_controls: Collection[str] | None = None,
-    ice: bool = False,
+    ice: bool = True,
     shared_secret: bool = False,
 ) -> None:
     """Check that a node can do what the configuration asks; if not it must not join, or must leave.

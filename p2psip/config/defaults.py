@@ -27,12 +27,13 @@ def default_configuration(
     enrollment_servers: Sequence[str] = (),
     lifetime: float = YEAR,
     kinds: Sequence[Kind] = KINDS,
+    no_ice: bool = False,
 ) -> Configuration:
     """The first configuration of the overlay `name`, still to be published (`p2psip.config.accept.publish`).
 
-    It differs from the defaults of RFC 6940 §11.1 in these: No-ICE links; messages of up to 16384 bytes,
-    since the records of one AOR at many registrars come with all their certificates; a TTL that §13.6.5 wants
-    to be "slightly larger than the longest expected path", 30 hops, enough for some millions of peers.
+    It differs from the defaults of RFC 6940 §11.1 in these: messages of up to 16384 bytes, since the records of one
+    AOR at many registrars come with all their certificates; a TTL that §13.6.5 wants to be "slightly larger than the
+    longest expected path", 30 hops, enough for some millions of peers.  `no_ice` is for networks without NATs.
     """
     return Configuration(
         instance_name=name,
@@ -42,7 +43,7 @@ def default_configuration(
         enrollment_servers=tuple(enrollment_servers),
         bootstrap_nodes=tuple(bootstrap_nodes),
         turn_density=0,
-        no_ice=True,
+        no_ice=no_ice,
         max_message_size=16384,
         initial_ttl=30,
         kind_signers=(kind_signer,),

@@ -34,6 +34,7 @@ def first_document(
     enrollment_servers: Sequence[str],
     now: float,
     kinds: Sequence[Kind] = KINDS,
+    no_ice: bool = False,
 ) -> bytes:
     """The document with which the authority's overlay is founded.
 
@@ -49,6 +50,7 @@ def first_document(
         bootstrap_nodes=bootstrap_nodes,
         enrollment_servers=enrollment_servers,
         kinds=kinds,
+        no_ice=no_ice,
     )
     return _published(authority, configuration)
 
@@ -60,6 +62,7 @@ def first_self_signed_document(
     bootstrap_nodes: Sequence[tuple[str, int]],
     now: float,
     kinds: Sequence[Kind] = KINDS,
+    no_ice: bool = False,
 ) -> bytes:
     """The document with which an overlay is founded whose nodes certify themselves by `digest` (RFC 6940 §11.3.1)."""
     configuration = default_configuration(
@@ -70,6 +73,7 @@ def first_self_signed_document(
         now=now,
         bootstrap_nodes=bootstrap_nodes,
         kinds=kinds,
+        no_ice=no_ice,
     )
     return _published(signers, replace(configuration, self_signed_permitted=digest))
 

@@ -26,6 +26,7 @@ from ..interfaces import (
     IUsage,
     IVerifier,
 )
+from ..links.dialing import Race
 from ..security.certificates import PrivateKey
 from ..security.identity import Identity, has_own_node_ids
 from ..security.signing import Verifier
@@ -185,7 +186,7 @@ class Node:
         ice = not self.configuration.no_ice
         self.link_protocols: Sequence[ILinkProtocol] = [
             factory.build(self._link_host, self.clock, addresses, port, advertise)
-            for factory in self._plugins.links
+            for factory in sorted(self._plugins.links, key=lambda factory: -factory.link_type)
             if factory.ice == ice
         ]
         if not self.link_protocols:
@@ -229,12 +230,18 @@ class Node:
         )
 
     def _connect_to_bootstrap(self, address: str, port: int) -> Deferred[ILink]:
-        return self.link_protocols[0].connect_to_bootstrap(address, port)
+        # A bootstrap node's entry does not say which protocol it speaks (RFC 6940 §11.4).
+        protocols = self.link_protocols
+        tries = iter([(address, number) for number in range(len(protocols))])
+        race = Race(self.clock, tries, lambda host, number: protocols[number].connect_to_bootstrap(host, port))
+        return race.won
 
     def _remember(self, candidates: Sequence[IceCandidate]) -> None:
         """Another node said where it listens, and has connected to us: it could be bootstrapped from."""
-        link_type = self.link_protocols[0].link_type
-        addresses = [candidate.addr_port for candidate in candidates if candidate.overlay_link == link_type]
+        if not self.configuration.no_ice:
+            return  # those are made for one link; the link itself tells where its other end listens
+        types = {protocol.link_type for protocol in self.link_protocols}
+        addresses = [candidate.addr_port for candidate in candidates if candidate.overlay_link in types]
         if addresses and isinstance(addresses[0], (IPv4AddrPort, IPv6AddrPort)):
             self.bootstrap_cache.add((addresses[0].host, addresses[0].port))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from twisted.plugin import getPlugins
@@ -26,10 +26,14 @@ class Plugins:
     usages: Sequence[IUsageFactory]
 
 
-def installed() -> Plugins:
-    """All plug-ins of this and other distributions."""
+def installed(link_protocols: Collection[str] = ()) -> Plugins:
+    """All plug-ins of this and other distributions; of the link protocols only those named, if there are names."""
     return Plugins(
-        tuple(getPlugins(ILinkProtocolFactory, plugins)),
+        tuple(
+            factory
+            for factory in getPlugins(ILinkProtocolFactory, plugins)
+            if not link_protocols or factory.name in link_protocols
+        ),
         tuple(getPlugins(ITopologyFactory, plugins)),
         tuple(getPlugins(IAccessPolicy, plugins)),
         tuple(getPlugins(IUsageFactory, plugins)),

@@ -62,6 +62,7 @@ def _link(link: ILink) -> Mapping[str, Any]:
         "node_id": link.node_id.hex(),
         "protocol": link.protocol,
         "address": link.address,
+        "candidate_pair": link.candidate_pair,
         "rtt_ms": _milliseconds(link.rtt),
     }
 

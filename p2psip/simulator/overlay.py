@@ -116,6 +116,7 @@ class Overlay:
             kind_signer=nobody,
             now=EPOCH,
             bootstrap_nodes=[(address, 6084) for address in self._listed],
+            no_ice=True,
         )
         kinds = MappingProxyType({KIND.kind_id: KIND})
         changes = {"kinds": kinds, "topology_plugin": self.setting.topology.name, **self.setting.configuration}

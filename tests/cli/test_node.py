@@ -16,8 +16,10 @@ STATUS: dict[str, Any] = {
     "neighbors": {"predecessors": [], "successors": ["cd" * 16]},
     "fingers": [],
     "links": [
-        {"node_id": "cd" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6084", "rtt_ms": 1.26},
-        {"node_id": "ef" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6085", "rtt_ms": None},
+        {"node_id": "cd" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6084",
+         "candidate_pair": "", "rtt_ms": 1.26},
+        {"node_id": "ef" * 16, "protocol": "DTLS-UDP-SR", "address": "[::1]:6085",
+         "candidate_pair": "host [::1]:7000 -> host [::1]:6085", "rtt_ms": None},
     ],
     "stored": {"resources": 1, "values": 2, "bytes": 3},
     "registrations": {"total": 4, "page": []},
@@ -39,6 +41,7 @@ class StatusTests(CommandTestCase):
             "stored: 2 values of 1 resources, 3 bytes\n",
             "registrations of phones here: 4\n",
             "1.3 ms",
+            "host [::1]:7000 -> host [::1]:6085",
             "malformed",
         ):
             self.assertIn(text, printed)

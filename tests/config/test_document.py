@@ -82,12 +82,12 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertFalse(Founder().configuration().confidential)
 
     def test_default_configuration(self) -> None:
-        """A new overlay's: No-ICE, certificates and registrations as Kinds with limits, one year.
+        """A new overlay's: ICE, certificates and registrations as Kinds with limits, one year.
 
         [6940-6.5.1.5-1, 6940-13.6.5-1]
         """
         c = Founder().configuration()
-        self.assertTrue(c.no_ice)
+        self.assertFalse(c.no_ice)
         self.assertEqual(c.max_message_size, 16384)
         self.assertEqual(set(c.kinds), {0x1, 0x3, 0x10})
         self.assertTrue(all(kind.max_count and kind.max_size for kind in c.kinds.values()))
