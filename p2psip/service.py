@@ -59,6 +59,7 @@ from .storage.interfaces import StorageError
 from .storage.sqlite import GATHER_SECONDS, SQLiteStorage
 from .transport.bootstrap import BootstrapCache, load_places, save_places
 from .usages.sip import SIPUsage
+from .usages.turn import TurnUsage
 
 T = TypeVar("T")
 
@@ -215,6 +216,7 @@ class NodeService(Service):
         usage: Any = node.usages.get("sip")
         if not self.options["no-sip"] and isinstance(usage, SIPUsage):
             self._build_phones(node, credentials, usage)
+        self._offer_turn(node)
         if self.authority is not None:
             await self.authority.start()
         if self.phones is not None:
@@ -303,6 +305,12 @@ class NodeService(Service):
             joined=self._joined,
             excluded=self._excluded,
         )
+
+    def _offer_turn(self, node: Node) -> None:
+        turn: Any = node.usages.get("turn")
+        if self.options["turn-server"] and isinstance(turn, TurnUsage):
+            host, port = self.options["turn-server"]
+            turn.serve(host, port, read_secret(self.options["turn-secret-file"]).encode())
 
     def _build_phones(self, node: Node, credentials: Credentials, usage: SIPUsage) -> None:
         if credentials.identity.role != "registrar":

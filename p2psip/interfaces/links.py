@@ -164,6 +164,9 @@ class IRelays(Interface):
         At once where that is known, else after a search of at most three seconds.  Never fails.
         """
 
+    def relay_failed(relay: Relay) -> None:
+        """`relay` gave no relayed address: `relay` answers another one, or None, for some minutes."""
+
 
 class ILinkHost(Interface):
     """What a node lends a link protocol."""
