@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,7 @@ class Relay:
     address: str
     port: int
     username: str
-    password: str
+    password: str = field(repr=False)
     expires: float
     """Seconds since 1970."""
 

@@ -292,7 +292,7 @@ class SearchTests(TurnTestCase):
         self.assertGreater(relay.expires, self.world.clock.seconds() + CREDENTIALS_STEP)
         self.assertEqual(self.status(self.second)["relay"], "192.0.2.1:3478")
         asked = [request.body for seen in finds for request in seen]
-        self.assertEqual(len({body.resource for body in asked}), PROBES)  # type: ignore[attr-defined]
+        self.assertEqual(len({body.resource for body in asked}), PROBES)
 
     def test_by_a_client_and_before_joining(self) -> None:
         """A node that only has a link finds one as well: it needs it to get others."""
