@@ -9,6 +9,8 @@ from pathlib import Path
 
 from twisted.python import usage
 
+from .hostport import parse_address
+
 _OVERLAY = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*\Z"
 )
@@ -59,6 +61,8 @@ class NodeOptions(usage.Options):
         ["account", None, None, "Account to enroll with; user name of a node with a self-signed certificate "
                                 "[default: one made of its Node-ID]."],
         ["password-file", None, None, "File with the account's password; - reads standard input."],
+        ["turn-server", None, None, "Address and port of a TURN server beside this node, for nodes behind NATs."],
+        ["turn-secret-file", None, None, "File with the secret that the TURN server makes passwords of."],
         ["sip-mode", None, "redirect", "What the SIP server does with calls: redirect."],
         ["key-type", None, "ec", "Key and signatures of a new overlay, or of a node with a self-signed "
                                  "certificate: ec (P-256) or rsa (2048)."],
@@ -119,6 +123,19 @@ class NodeOptions(usage.Options):
             raise usage.UsageError("--account and --password-file go together")
         if self["self-signed"] and self["password-file"]:
             raise usage.UsageError("--self-signed and --password-file exclude each other")
+        self._check_turn()
+
+    def _check_turn(self) -> None:
+        if bool(self["turn-server"]) != bool(self["turn-secret-file"]):
+            raise usage.UsageError("--turn-server and --turn-secret-file go together")
+        if not self["turn-server"]:
+            return
+        if self["client"]:
+            raise usage.UsageError("--turn-server: a --client offers nothing to others")
+        place = parse_address(self["turn-server"])
+        if place is None or "%" in place[0] or not 1 <= place[1] <= 65535:
+            raise usage.UsageError(f"--turn-server {self['turn-server']!r}: it is ADDRESS:PORT, such as 192.0.2.1:3478")
+        self["turn-server"] = (_address(place[0], "--turn-server"), place[1])
 
 
 def _address(text: str, option: str) -> str:

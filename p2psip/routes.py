@@ -22,6 +22,7 @@ from .phones import contact_json
 from .sip.errors import SIPFailure
 from .sip.interfaces import Contact
 from .usages.sip import SIPUsage
+from .usages.turn import TurnUsage
 from .wire.codes import LAST_INDEX, DataModel
 from .wire.errors import EncodeError
 from .wire.header import Destination, NodeDestination, ResourceDestination
@@ -90,12 +91,14 @@ class Operator:
                 "node_id": "", "overlay": service.overlay, "user_name": "", "role": "", "joined": False, "uptime": 0,
                 "neighbors": {"predecessors": [], "successors": []}, "fingers": [], "links": [],
                 "stored": {"resources": 0, "values": 0, "bytes": 0},
-                "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {},
+                "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {}, "turn": {},
                 "phase": service.phase,
             }  # fmt: skip
         status = dict(node.status())
         status["phase"] = "joined" if node.joined else service.phase
         status["registrations"] = {"total": 0, "page": []} if phones is None else phones.registrations(0, 100)
+        turn: Any = node.usages.get("turn")
+        status["turn"] = turn.status() if isinstance(turn, TurnUsage) else {}
         rejected = dict(status["rejected"])
         if phones is not None:
             rejected.update(phones.rejected())

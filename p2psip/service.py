@@ -64,6 +64,7 @@ from .storage.interfaces import StorageError
 from .storage.sqlite import GATHER_SECONDS, SQLiteStorage
 from .transport.bootstrap import BootstrapCache, load_places, save_places
 from .usages.sip import SIPUsage
+from .usages.turn import TurnUsage
 
 T = TypeVar("T")
 
@@ -224,6 +225,7 @@ class NodeService(Service):
         usage: Any = node.usages.get("sip")
         if not self.options["no-sip"] and isinstance(usage, SIPUsage):
             self._build_phones(node, self.renewal, usage)
+        self._offer_turn(node)
         if self.authority is not None:
             await self.authority.start()
         if self.publisher is not None:
@@ -326,6 +328,12 @@ class NodeService(Service):
             joined=self._joined,
             excluded=self._excluded,
         )
+
+    def _offer_turn(self, node: Node) -> None:
+        turn: Any = node.usages.get("turn")
+        if self.options["turn-server"] and isinstance(turn, TurnUsage):
+            host, port = self.options["turn-server"]
+            turn.serve(host, port, read_secret(self.options["turn-secret-file"]).encode())
 
     def _build_phones(self, node: Node, renewal: Renewal, usage: SIPUsage) -> None:
         credentials = renewal.credentials

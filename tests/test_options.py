@@ -50,6 +50,20 @@ class NodeOptionsTests(SynchronousTestCase):
             refusal = self.refusal("--overlay", "a", "--sip-port", text)
             self.assertIn(f"{text!r} is not a port (1 to 65535)", refusal)
 
+    def test_turn_server(self) -> None:
+        """An IP address and a port, and the secret's file; nothing that a client could offer."""
+        for text, parsed_as in (("192.0.2.1:3478", ("192.0.2.1", 3478)), ("[2001:DB8::1]:443", ("2001:db8::1", 443))):
+            options = parsed("--overlay", "a", "--turn-server", text, "--turn-secret-file", "f")
+            self.assertEqual((options["turn-server"], options["turn-secret-file"]), (parsed_as, "f"))
+        self.assertIsNone(parsed("--overlay", "a")["turn-server"])
+        for text in ("192.0.2.1", "192.0.2.1:0", "192.0.2.1:65536", "turn.example.org:3478", "fe80::1%eth0:3478", ":1"):
+            refusal = self.refusal("--overlay", "a", "--turn-server", text, "--turn-secret-file", "f")
+            self.assertIn("--turn-server '", refusal, text)
+        for half in (("--turn-server", "192.0.2.1:3478"), ("--turn-secret-file", "f")):
+            self.assertIn("go together", self.refusal("--overlay", "a", *half))
+        client = ("--client", "--turn-server", "192.0.2.1:3478", "--turn-secret-file", "f")
+        self.assertIn("--client", self.refusal("--overlay", "a", *client))
+
     def test_one_way_to_join(self) -> None:
         both = self.refusal("--overlay", "a", "--join", "x", "--join-file", "y")
         self.assertIn("--join and --join-file exclude each other", both)

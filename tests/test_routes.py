@@ -10,6 +10,7 @@ from p2psip.config.kinds import Kind
 from p2psip.routes import Operator
 from p2psip.testing import World
 from p2psip.usages.sip import SIPUsageFactory
+from p2psip.usages.turn import TurnUsageFactory
 from p2psip.wire.codes import DataModel
 
 from .running import Service
@@ -59,6 +60,13 @@ class StatusTests(OperatorTestCase):
         self.assertEqual(status["neighbors"]["successors"], [self.there.node_id.hex()])
         self.assertEqual(status["listeners"], ["reload 192.0.2.1:6084"])
         self.assertIs(status["authority"], False)
+        self.assertEqual(status["turn"], {})
+
+    def test_turn(self) -> None:
+        """What the TURN Server Usage tells, where there is one."""
+        self.here.usages["turn"] = TurnUsageFactory().build(self.here.overlay)
+        turn = {"server": "", "registered": 0, "not_registered": "", "relay": ""}
+        self.assertEqual(self.ask("GET", "/status")["turn"], turn)
 
     def test_before_there_is_a_node(self) -> None:
         """The same shape as later: programs need not know how far the node is."""

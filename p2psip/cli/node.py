@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -34,6 +35,7 @@ def status(node: NodeConnection, as_json: bool) -> None:
         f"  stored: {stored['values']} values of {stored['resources']} resources, {stored['bytes']} bytes"
     )
     click.echo(f"  registrations of phones here: {answer['registrations']['total']}")
+    _print_turn(answer.get("turn") or {})
     if answer["links"]:
         print_table(
             ("NODE", "PROTOCOL", "ADDRESS OR CANDIDATE PAIR", "RTT"),
@@ -44,6 +46,15 @@ def status(node: NodeConnection, as_json: bool) -> None:
         )
     if answer["rejected"]:
         print_table(("REJECTED", "TIMES"), sorted(answer["rejected"].items()))
+
+
+def _print_turn(turn: Mapping[str, Any]) -> None:
+    if turn.get("server"):
+        why_not = turn["not_registered"]
+        registered = f"not registered: {why_not}" if why_not else f"registered at {turn['registered']} places"
+        click.echo(f"  TURN server here: {turn['server']}, {registered}")
+    if turn.get("relay"):
+        click.echo(f"  TURN server found: {turn['relay']}")
 
 
 def _milliseconds(value: float | None) -> str:

@@ -24,6 +24,7 @@ from .links import IRelays as IRelays
 from .links import Relay as Relay
 from .messages import Answer as Answer
 from .messages import Answerer as Answerer
+from .messages import Extender as Extender
 from .messages import IMessaging as IMessaging
 from .messages import Reply as Reply
 from .messages import Request as Request

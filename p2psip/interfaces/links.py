@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +151,7 @@ class Relay:
     address: str
     port: int
     username: str
-    password: str
+    password: str = field(repr=False)
     expires: float
     """Seconds since 1970."""
 
@@ -164,6 +164,9 @@ class IRelays(Interface):
 
         At once where that is known, else after a search of at most three seconds.  Never fails.
         """
+
+    def relay_failed(relay: Relay) -> None:
+        """`relay` gave no relayed address: `relay` answers another one, or None, for some minutes."""
 
 
 class ILinkHost(Interface):

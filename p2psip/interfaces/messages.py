@@ -58,6 +58,9 @@ class Answer:
 Answerer = Callable[[Request], "Struct | Reply | Deferred[Struct] | Deferred[Reply]"]
 """What answers one request method; it may raise (or fail with) a RELOADError."""
 
+Extender = Callable[[Request], "MessageExtension | None"]
+"""What the answer to a request gets for an extension of the request, if anything; it must not raise."""
+
 
 class IMessaging(Interface):
     """The Message Transport: requests and their answers (RFC 6940 §6.2)."""
@@ -67,6 +70,7 @@ class IMessaging(Interface):
         body: Struct,
         signer: ISigner | None = None,
         certificates: Sequence[bytes] = (),
+        extensions: Sequence[MessageExtension] = (),
     ) -> Deferred[Answer]:
         """Send `body` as a signed request, retransmitting it as RFC 6940 §6.2.1 says.
 

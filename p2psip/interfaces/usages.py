@@ -15,7 +15,7 @@ from zope.interface import Attribute, Interface
 from ..security.identity import SignedBy
 from ..security.interfaces import ISigner
 from .links import IApplicationConnection
-from .messages import IMessaging
+from .messages import Extender, IMessaging
 
 if TYPE_CHECKING:
     from ..config.document import Configuration
@@ -94,6 +94,17 @@ class IOverlay(IMessaging):
 
         Values that are not believable are left out and counted.  Fails as `request`, and with UnknownKind where the
         overlay has no such Kind.
+        """
+
+    def fetch_at(
+        resource: ResourceId, kind_id: int, keys: Sequence[bytes] = ()
+    ) -> Deferred[Sequence[FetchedValue]]:
+        """As `fetch`, at a Resource-ID whose Resource Name is not known: one that a Find has answered."""
+
+    def extend_answers(extension_type: int, extend: Extender) -> None:
+        """Ask `extend` of each request to this node that has a message extension of that type (RFC 6940 §6.3.3).
+
+        What it makes goes into the answer, unless that is an error.
         """
 
     def app_attach(node_id: NodeId, application: int) -> Deferred[IApplicationConnection]:

@@ -15,6 +15,7 @@ from ..errors import LinkError
 from ..ids import NodeId, ResourceId
 from ..interfaces import (
     Answer,
+    Extender,
     FetchedValue,
     IApplicationConnection,
     IConnectionTable,
@@ -38,8 +39,10 @@ from ..transport.app_attach import AppAttachments
 from ..transport.attach import Attachments
 from ..transport.bootstrap import Bootstrap, BootstrapCache
 from ..transport.connections import ConnectionTable
+from ..transport.dispatch import Dispatch
 from ..transport.messaging import Messaging
 from ..wire.codec import Struct
+from ..wire.contents import MessageExtension
 from ..wire.header import Destination
 from ..wire.security import Signature
 from .membership import Membership
@@ -55,6 +58,7 @@ class Parts(Protocol):
     clock: Any
     random: Random
     table: ConnectionTable
+    dispatch: Dispatch
     messaging: Messaging
     attachments: Attachments
     app_attachments: AppAttachments
@@ -191,8 +195,9 @@ class _Host:
         body: Struct,
         signer: ISigner | None = None,
         certificates: Sequence[bytes] = (),
+        extensions: Sequence[MessageExtension] = (),
     ) -> Deferred[Answer]:
-        return self._node.messaging.request(destination_list, body, signer, certificates)
+        return self._node.messaging.request(destination_list, body, signer, certificates, extensions)
 
 
 @implementer(ITopologyHost)
@@ -246,7 +251,15 @@ class Overlay(_Host):
     def fetch(
         self, name: bytes, kind_id: int, keys: Sequence[bytes] = ()
     ) -> Deferred[Sequence[FetchedValue]]:
-        return self._node.values.fetch(name, kind_id, keys)
+        return self._node.values.fetch(self.resource_id(name), kind_id, keys)
+
+    def fetch_at(
+        self, resource: ResourceId, kind_id: int, keys: Sequence[bytes] = ()
+    ) -> Deferred[Sequence[FetchedValue]]:
+        return self._node.values.fetch(resource, kind_id, keys)
+
+    def extend_answers(self, extension_type: int, extend: Extender) -> None:
+        self._node.dispatch.extenders[extension_type] = extend
 
     def app_attach(self, node_id: NodeId, application: int) -> Deferred[IApplicationConnection]:
         return self._node.app_attachments.app_attach(node_id, application)

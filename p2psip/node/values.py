@@ -126,9 +126,11 @@ class Values:
         kind_data = StoreKindData(kind=kind_id, generation_counter=generation, values=tuple(signed))
         return StoreReq(resource=resource, kind_data=(kind_data,))
 
-    def fetch(self, name: bytes, kind_id: int, keys: Sequence[bytes]) -> Deferred[Sequence[FetchedValue]]:
-        """See `IOverlay.fetch`."""
-        return Deferred.fromCoroutine(self._existing(self._resource_id(name), kind_id, keys))
+    def fetch(
+        self, resource: ResourceId, kind_id: int, keys: Sequence[bytes]
+    ) -> Deferred[Sequence[FetchedValue]]:
+        """See `IOverlay.fetch_at`."""
+        return Deferred.fromCoroutine(self._existing(resource, kind_id, keys))
 
     async def _existing(
         self, resource: ResourceId, kind_id: int, keys: Sequence[bytes]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from p2psip.usages.certificate import CertificateUsageFactory
 from p2psip.usages.sip import SIPUsageFactory
+from p2psip.usages.turn import TurnUsageFactory
 
 certificate = CertificateUsageFactory()
 
 sip = SIPUsageFactory()
 """SIP-REGISTRATION, and SIP between nodes (RFC 7904)."""
+
+turn = TurnUsageFactory()

@@ -6,7 +6,8 @@ raises is a bug of ours: it is logged with its failure, and nothing is answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,7 +25,7 @@ from ..errors import (
     UnknownKind,
 )
 from ..ids import NodeId
-from ..interfaces import Answerer, ISigner, Reply, Request
+from ..interfaces import Answerer, Extender, ISigner, Reply, Request
 from ..wire.codec import Struct
 from ..wire.codes import MessageCode
 from ..wire.contents import ErrorResponse, MessageExtension, UnknownKinds
@@ -49,7 +50,8 @@ MAX_UNDER_WAY = 4096
 class Dispatch:
     """Answers the requests that this node gets, by the class of their body.
 
-    `answerers` may be added to at any time: ``dispatch.answerers[StoreReq] = answer_store``.  `check` is called
+    `answerers` may be added to at any time: ``dispatch.answerers[StoreReq] = answer_store``.  So may `extenders`, by
+    the type of the extension that they understand; each adds its own to answers.  `check` is called
     before the body is read and may raise a RELOADError (the configuration_sequence, RFC 6940 §6.3.2.1).  `send`
     gets each answer with the request's header and the previous hop.
     """
@@ -64,16 +66,15 @@ class Dispatch:
         count: Callable[[str], None],
         check: Callable[[Arrived], None],
         send: Callable[[ForwardingHeader, NodeId, bytes], None],
-        understood_extensions: Collection[int] = (),
     ) -> None:
         self.answerers: dict[type[Struct], Answerer] = {}
+        self.extenders: dict[int, Extender] = {}
         self._configuration = configuration
         self._signer = signer
         self._clock = clock
         self._count = count
         self._check = check
         self._send = send
-        self._understood_extensions = frozenset(understood_extensions)
         self._cache = AnswerCache()
         self._under_way = 0
 
@@ -140,7 +141,7 @@ class Dispatch:
 
     def _check_extensions(self, extensions: Iterable[MessageExtension]) -> None:
         for extension in extensions:
-            if extension.critical and extension.type not in self._understood_extensions:
+            if extension.critical and extension.type not in self.extenders:
                 raise UnknownExtension(f"extension {extension.type:#x} is not understood")
 
     # -- Answerers ----------------------------------------------------------------------------------------
@@ -159,7 +160,15 @@ class Dispatch:
         answered = answerer(request)
         if isinstance(answered, Deferred):
             answered = await answered
-        return answered if isinstance(answered, Reply) else Reply(answered)
+        reply = answered if isinstance(answered, Reply) else Reply(answered)
+        return replace(reply, extensions=(*reply.extensions, *self._extensions(request)))
+
+    def _extensions(self, request: Request) -> Iterator[MessageExtension]:
+        for extension_type in {extension.type: None for extension in request.extensions}:
+            extender = self.extenders.get(extension_type)
+            extension = None if extender is None else extender(request)
+            if extension is not None:
+                yield extension
 
     def _answerer(self, body: Struct) -> Answerer | None:
         for cls in type(body).__mro__:

@@ -43,7 +43,7 @@ from ..interfaces import (
 from ..security.signing import VerificationError
 from ..wire.codec import Struct
 from ..wire.codes import MessageCode, is_request
-from ..wire.contents import ErrorResponse
+from ..wire.contents import ErrorResponse, MessageExtension
 from ..wire.errors import DecodeError
 from ..wire.header import (
     Destination,
@@ -119,10 +119,11 @@ class Messaging:
         body: Struct,
         signer: ISigner | None = None,
         certificates: Sequence[bytes] = (),
+        extensions: Sequence[MessageExtension] = (),
     ) -> Deferred[Answer]:
         """See `IMessaging`."""
         return Deferred.fromCoroutine(
-            self._request(tuple(destination_list), body, signer or self._signer, certificates)
+            self._request(tuple(destination_list), body, signer or self._signer, certificates, extensions)
         )
 
     async def _request(
@@ -131,17 +132,18 @@ class Messaging:
         body: Struct,
         signer: ISigner,
         certificates: Sequence[bytes],
+        extensions: Sequence[MessageExtension],
     ) -> Answer:
         sequence = self._configuration().sequence
         try:
-            return await self._transact(destination_list, body, signer, certificates)
+            return await self._transact(destination_list, body, signer, certificates, extensions)
         except (ConfigTooOld, ConfigTooNew, UnknownKind) as error:
             if error.signer is None or isinstance(body, ConfigUpdateReq):
                 raise
             # The newer document is sent before the error that tells of it, and mostly comes first.
             if not (isinstance(error, ConfigTooOld) and is_newer(self._configuration().sequence, sequence)):
                 await self._mend(error)
-        return await self._transact(destination_list, body, signer, certificates)
+        return await self._transact(destination_list, body, signer, certificates, extensions)
 
     def _transact(
         self,
@@ -149,8 +151,9 @@ class Messaging:
         body: Struct,
         signer: ISigner,
         certificates: Sequence[bytes],
+        extensions: Sequence[MessageExtension],
     ) -> Deferred[Answer]:
-        sending = _Sending(self, destination_list, body, signer, certificates)
+        sending = _Sending(self, destination_list, body, signer, certificates, extensions)
         return self._transactions.begin(
             sending.transmit,
             lambda signed_by: self._believed(destination_list[-1], signed_by),
@@ -334,6 +337,7 @@ class _Sending:
         body: Struct,
         signer: ISigner,
         certificates: Sequence[bytes],
+        extensions: Sequence[MessageExtension],
     ) -> None:
         self._messaging = messaging
         self._destination_list = destination_list
@@ -341,6 +345,7 @@ class _Sending:
         self._code = request_code(body)
         self._signer = signer
         self._certificates = certificates
+        self._extensions = extensions
         self._sealed = b""
         self._ours = False
 
@@ -361,9 +366,15 @@ class _Sending:
             return
         configuration = messaging._configuration()
         if not self._sealed:
-            overlay = configuration.overlay_hash
-            body = self._body.encode()
-            self._sealed = seal(overlay, transaction_id, self._code, body, self._signer, self._certificates)
+            self._sealed = seal(
+                configuration.overlay_hash,
+                transaction_id,
+                self._code,
+                self._body.encode(),
+                self._signer,
+                self._certificates,
+                self._extensions,
+            )
         destinations = router.without_self(self._destination_list)
         sequence = ANY_SEQUENCE if self._code == MessageCode.CONFIG_UPDATE_REQ else None
         data = compose(configuration, transaction_id, destinations, self._sealed, sequence=sequence)
@@ -383,5 +394,6 @@ class _Sending:
             messaging.node_id,
             transaction_id,
             (self._signer.identity.certificate, *self._certificates),
+            self._extensions,
         )
         messaging._clock.callLater(0, messaging._answer_ourselves, transaction_id, request)

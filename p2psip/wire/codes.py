@@ -149,11 +149,15 @@ class ForwardingOptionType(IntEnum):
 
 
 class MessageExtensionType(IntEnum):
-    """RFC 6940, 14.14; RFC 7851; RFC 7363."""
+    """RFC 6940, 14.14; RFC 7851; RFC 7363.
+
+    TURN_CREDENTIALS is this implementation's (`p2psip.wire.turn`): out of the registry, which has 8-bit integers only.
+    """
 
     EXP_EXT = 0x1
     DIAGNOSTIC_PING = 0x2
     SELF_TUNING_DATA = 0x3
+    TURN_CREDENTIALS = 0xFF01
 
 
 class AddressType(IntEnum):

@@ -46,6 +46,24 @@ class StatusTests(CommandTestCase):
         ):
             self.assertIn(text, printed)
 
+    async def test_turn(self) -> None:
+        """The TURN server that the node offers, and the one that it uses; nothing where there is neither."""
+        for turn, shown in (
+            ({}, ""),
+            ({"server": "", "registered": 0, "not_registered": "", "relay": ""}, ""),
+            (
+                {"server": "192.0.2.1:3478", "registered": 10, "not_registered": "", "relay": ""},
+                "  TURN server here: 192.0.2.1:3478, registered at 10 places\n",
+            ),
+            (
+                {"server": "10.0.0.1:3478", "registered": 0, "not_registered": "private", "relay": "192.0.2.9:1"},
+                "  TURN server here: 10.0.0.1:3478, not registered: private\n  TURN server found: 192.0.2.9:1\n",
+            ),
+        ):
+            self.answers["GET /status"] = {**STATUS, "turn": turn}
+            printed = await self.output("status")
+            self.assertEqual("".join(line for line in printed.splitlines(True) if "TURN" in line), shown)
+
     async def test_for_programs(self) -> None:
         self.answers["GET /status"] = STATUS
         self.assertEqual(json.loads(await self.output("status", "--json")), STATUS)

@@ -372,5 +372,5 @@ class SupportTests(SynchronousTestCase):
         self.cannot("shared-secret", make(shared_secret="x"))
         require_support(make(shared_secret="x"), shared_secret=True)
         self.cannot("access-control", make(), access_controls=("USER-MATCH",))
-        known = ("USER-MATCH", "NODE-MATCH", "USER-NODE-MATCH")
+        known = ("USER-MATCH", "NODE-MATCH", "USER-NODE-MATCH", "NODE-MULTIPLE")
         require_support(make(), access_controls=known)

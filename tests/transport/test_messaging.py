@@ -364,6 +364,25 @@ class MessagingTests(SynchronousTestCase):
         _, body = self.send(contents={"extensions": (extension.replace(critical=False),)})
         self.assertIsInstance(body, PingAns)
 
+    def test_extensions(self) -> None:
+        """Who understands an extension of a request, also a critical one, is asked once what the answer gets for it."""
+        asked: list[Request] = []
+
+        def extend(request: Request) -> Extension | None:
+            asked.append(request)
+            return request.extensions[0].replace(critical=False) if len(asked) <= 2 else None
+
+        self.a.dispatch.extenders[0x7777] = self.b.dispatch.extenders[0x7777] = extend
+        extensions = tuple(
+            Extension(type=0x7777, critical=True, extension_contents=text) for text in (b"one", b"two")
+        )
+        for node_id in B, A:
+            answer = self.answered(self.a.messaging.request(node(node_id), PingReq(), extensions=extensions))
+            self.assertEqual(answer.extensions, (extensions[0].replace(critical=False),))
+        answer = self.answered(self.a.messaging.request(node(B), PingReq(), extensions=extensions))
+        self.assertEqual(answer.extensions, ())
+        self.assertEqual([request.extensions for request in asked], 3 * [extensions])
+
     def test_max_response_length(self) -> None:
         """An answer longer than asked for is Incompatible_with_Overlay. [6940-6.3.2-12]"""
         _, body = self.send(max_response_length=60)

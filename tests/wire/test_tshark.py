@@ -17,6 +17,7 @@ from p2psip.wire.frame import AckFrame, DataFrame
 from p2psip.wire.header import NodeDestination, ResourceDestination
 from p2psip.wire.methods import PingReq
 from p2psip.wire.security import GenericCertificate
+from p2psip.wire.turn import TurnCredentials
 from tests.wire.samples import CERTIFICATE, NODES, RESOURCE, bodies, message
 
 STALE = {"Unknown identity type"}
@@ -34,6 +35,7 @@ def packets() -> list[tuple[str, bytes]]:
     found += [
         ("certificate", message(code, ping, certificates=(certificate,))),
         ("extension", message(code, ping, extensions=(extension,))),
+        ("credentials", message(code, ping, extensions=(TurnCredentials(username=b"1:a", password=b"b"),))),
         ("via", message(code, ping, via=(NodeDestination(node_id=NODES[4]),))),
         ("resource", message(code, ping, ResourceDestination(resource_id=RESOURCE))),
     ]
