@@ -21,5 +21,5 @@ class UnitTests(SynchronousTestCase):
         names = list(unit_test_names())
         for name in ("tests.conformance", "tests.simulator", "tests.test_unit"):
             self.assertIn(name, names)
-        for name in ("tests.integration", "tests.simulation", "tests.unit"):
+        for name in ("tests.integration", "tests.natlab", "tests.simulation", "tests.unit"):
             self.assertNotIn(name, names)

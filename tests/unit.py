@@ -10,7 +10,7 @@ from twisted.trial.runner import TestLoader
 
 import tests
 
-OTHERS = frozenset(("integration", "simulation"))
+OTHERS = frozenset(("integration", "natlab", "simulation"))
 """Packages of ``tests`` with an environment of their own in ``tox.ini``."""
 
 
