@@ -50,7 +50,8 @@ def default_configuration(
 
     It differs from the defaults of RFC 6940 §11.1 in these: messages of up to 16384 bytes, since the records of one
     AOR at many registrars come with all their certificates; a TTL that §13.6.5 wants to be "slightly larger than the
-    longest expected path", 30 hops, enough for some millions of peers; a turn-density of `TURN_DENSITY`.  `no_ice` is for networks without NATs.
+    longest expected path", 30 hops, enough for some millions of peers; a turn-density of
+    `TURN_DENSITY`.  `no_ice` is for networks without NATs.
     """
     return Configuration(
         instance_name=name,

@@ -78,6 +78,8 @@ class Agent(Connection):
         self._received: Callable[[bytes], None] | None = None
         self.silent: Callable[[bool], None] = lambda dead: None
         self.answers: Callable[[Place | None], None] = lambda seen: None
+        self.has_relay = False
+        """Whether a TURN server gave this agent an address."""
         self.rtt: float | None = None
         """Of the check that chose the pair, seconds."""
 
@@ -163,6 +165,7 @@ class Agent(Connection):
             turn_transport="udp",
         )
         self._protocols.append(protocol)
+        self.has_relay = True
         return candidate
 
     # -- checks

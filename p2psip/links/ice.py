@@ -148,9 +148,8 @@ class ICELinks(DTLSLinks):
         return Deferred.fromCoroutine(self._negotiate(controlling, application))
 
     async def _negotiate(self, controlling: bool, application: int | None) -> INegotiation:
-        relay = None
-        if self.behind_nat and self.host.relays is not None:
-            relay = await self.host.relays.relay()
+        relays = self.host.relays if self.behind_nat else None
+        relay = await relays.relay() if relays is not None else None
         agent = Agent(controlling, self.host_addresses(), self.external_addresses(), self.stun_servers(), relay)
         negotiation = Negotiation(self, agent, application)
         self._negotiations[negotiation] = None
@@ -159,6 +158,8 @@ class ICELinks(DTLSLinks):
         except BaseException:
             negotiation.abandon()
             raise
+        if relays is not None and relay is not None and not agent.has_relay:
+            relays.relay_failed(relay)
         return negotiation
 
     def negotiation_ended(self, negotiation: Negotiation) -> bool:
