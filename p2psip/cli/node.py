@@ -38,9 +38,9 @@ def status(node: NodeConnection, as_json: bool) -> None:
     _print_turn(answer.get("turn") or {})
     if answer["links"]:
         print_table(
-            ("NODE", "PROTOCOL", "ADDRESS OR CANDIDATE PAIR", "RTT"),
+            ("NODE", "PROTOCOL", "CANDIDATE PAIR", "RTT"),
             [
-                (k["node_id"], k["protocol"], k["candidate_pair"] or k["address"], _milliseconds(k["rtt_ms"]))
+                (k["node_id"], k["protocol"], k["candidate_pair"], _milliseconds(k["rtt_ms"]))
                 for k in answer["links"]
             ],
         )

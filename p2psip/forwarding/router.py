@@ -117,6 +117,9 @@ class Routes(Protocol):
     def connected(self, node_id: NodeId, /) -> bool:
         """Whether there is an open link to `node_id` that is not failing; of whatever role."""
 
+    def way_in(self) -> NodeId | None:
+        """As long as this node is not part of the overlay: by whom it sends what it cannot route itself."""
+
 
 def answer_destinations(header: ForwardingHeader, previous_hop: NodeId) -> tuple[Destination, ...]:
     """The Destination List of the answer to a request from `previous_hop` (RFC 6940 §6.1.2, §6.2.2)."""

@@ -283,6 +283,12 @@ class Routes:
     def connected(self, node_id: NodeId, /) -> bool:
         return self._node.table.link_to(node_id) is not None
 
+    def way_in(self) -> NodeId | None:
+        if self._node.topology.joined:
+            return None
+        # Who came to us may be on its way into the overlay by us.
+        return next((link.node_id for link in self._node.table.links() if link.outgoing), None)
+
 
 class Rejected:
     """Counters of what was refused or dropped, by cause; causes beyond a bound go under one name."""

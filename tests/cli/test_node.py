@@ -17,7 +17,7 @@ STATUS: dict[str, Any] = {
     "fingers": [],
     "links": [
         {"node_id": "cd" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6084",
-         "candidate_pair": "", "rtt_ms": 1.26},
+         "candidate_pair": "[::1]:40000 -> [::1]:6084", "rtt_ms": 1.26},
         {"node_id": "ef" * 16, "protocol": "DTLS-UDP-SR", "address": "[::1]:6085",
          "candidate_pair": "host [::1]:7000 -> host [::1]:6085", "rtt_ms": None},
     ],
