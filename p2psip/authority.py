@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from .config.document import Configuration
+from .config.document import Configuration, ConfigurationError
 from .config.parse import parse
 from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
@@ -23,9 +23,12 @@ from .hostport import address_text
 from .ids import NodeId
 from .running import Running
 from .startup import StartError
+from .transport.bootstrap import Place
 
 DAY: Final = 86400.0
 YEAR: Final = 365 * DAY
+MOST_BOOTSTRAP_NODES: Final = 32
+"""In one document: who joins may have to try them all."""
 
 
 class AuthorityService:
@@ -152,6 +155,16 @@ class AuthorityService:
         node.check_support(parse(document, self._service.overlay))
         node.updates.offer(document)
         return self.configuration.sequence
+
+    def set_bootstrap_nodes(self, places: Sequence[Place]) -> None:
+        """Have the document name `places` to bootstrap from (RFC 6940 §11.1), if it does not.
+
+        :raises ConfigurationError: there are none, or too many.
+        """
+        if not 0 < len(places) <= MOST_BOOTSTRAP_NODES:
+            raise ConfigurationError("bootstrap-node", f"there must be 1 to {MOST_BOOTSTRAP_NODES} of them")
+        if tuple(places) != self.configuration.bootstrap_nodes:
+            self.publish(bootstrap_nodes=tuple(places))
 
     def expel(self, node_ids: Sequence[bytes]) -> None:
         """Throw nodes out of the overlay: the next document names them as bad-node (RFC 6940 §11.1)."""
