@@ -42,6 +42,7 @@ from ..transport.liveness import Doubts, Liveness
 from ..transport.messaging import Messaging
 from ..transport.transactions import Transactions
 from ..wire.chord import ChordUpdate
+from ..wire.codes import CandType
 from ..wire.methods import (
     AppAttachReq,
     AttachReqAns,
@@ -73,9 +74,9 @@ class Node:
 
     `storage` is closed by whoever made it, after `stop`.  `now` answers the time in seconds since 1970; `clock`
     and `random` are all the node's time and chance.  The link protocols are bound to `addresses` (none: all) and
-    `port`, and offered to others at `advertise`.  `verifier` replaces the one that judges by certificates, for
-    simulations.  With `client` the node does not become a peer.  After `found_after` seconds alone it founds the
-    overlay anew; None: never.
+    `port`, and offered to others at `advertise`.
+    `verifier` replaces the one that judges by certificates, for simulations.  With `client` the node does not become
+    a peer.  After `found_after` seconds alone it founds the overlay anew; None: never.
 
     `save_configuration` is given each newer document.  `joined` is called each time that the node has become part
     of the overlay, `excluded` when it has left because it cannot follow a newer document.
@@ -213,7 +214,11 @@ class Node:
         build = factory.build_client if self._client else factory.build
         self.topology: ITopologyPlugin = build(host)
         self.bootstrap = Bootstrap(
-            self.node_id, self._connect_to_bootstrap, self.clock, self.random, self.bootstrap_cache
+            self.node_id,
+            self._connect_to_bootstrap,
+            self.clock,
+            self.random,
+            self.bootstrap_cache,
         )
         self.membership = Membership(
             self.topology,
@@ -233,7 +238,11 @@ class Node:
     def _remember(self, candidates: Sequence[IceCandidate]) -> None:
         """Another node said where it listens, and has connected to us: it could be bootstrapped from."""
         link_type = self.link_protocols[0].link_type
-        addresses = [candidate.addr_port for candidate in candidates if candidate.overlay_link == link_type]
+        addresses = [
+            candidate.addr_port
+            for candidate in candidates
+            if candidate.overlay_link == link_type and candidate.type == CandType.HOST
+        ]
         if addresses and isinstance(addresses[0], (IPv4AddrPort, IPv6AddrPort)):
             self.bootstrap_cache.add((addresses[0].host, addresses[0].port))
 

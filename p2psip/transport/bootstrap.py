@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -31,36 +32,45 @@ PATIENCE = 10.0
 
 
 class BootstrapCache:
-    """Where others listen, if this node had links to them: the latest first, at most ten.
+    """Where peers listen, if this node had links to them: the latest first, at most ten (RFC 6940 §11.4).
 
-    `save` is called at each change.
+    `save` is called at each change of which these are.
     """
 
     def __init__(
         self, places: Iterable[Place] = (), save: Callable[[Sequence[Place]], None] | None = None
     ) -> None:
-        self._places = list(dict.fromkeys(places))[:CACHED]
+        self._places: Sequence[Place] = tuple(dict.fromkeys(places))[:CACHED]
         self._save = save
 
     @property
     def places(self) -> Sequence[Place]:
         """The cached places, the latest first."""
-        return tuple(self._places)
-
-    def remember(self, link: ILink) -> None:
-        """Cache the other end of `link`, if we opened it: only then is its address one that it listens at."""
-        place = parse_address(link.address) if link.outgoing else None
-        if place is not None:
-            self.add(place)
+        return self._places
 
     def add(self, place: Place) -> None:
-        """Cache where another node listens."""
-        if self._places[:1] == [place]:
-            return
-        known = place in self._places
-        self._places = [place, *(other for other in self._places if other != place)][:CACHED]
-        if self._save is not None and not known:
-            self._save(self.places)
+        """Cache where another peer listens."""
+        self._replace((place, *(other for other in self._places if other != place)))
+
+    def refresh(self, links: Iterable[ILink]) -> None:
+        """Cache the other ends of `links`, which are peers, in place of those there is no link to any more."""
+        here = dict.fromkeys(place for link in links if (place := listening_place(link)) is not None)
+        kept = [place for place in self._places if place in here]
+        new = [place for place in here if place not in self._places]
+        self._replace((*kept, *new, *(place for place in self._places if place not in here)))
+
+    def _replace(self, places: Sequence[Place]) -> None:
+        before, self._places = self._places, tuple(places[:CACHED])
+        if self._save is not None and set(before) != set(self._places):
+            self._save(self._places)
+
+
+def listening_place(link: ILink) -> Place | None:
+    """Where the other end of `link` listens, as far as that shows.
+
+    Its address is that place where we dialed it; ICE connects by addresses that are good for one link only.
+    """
+    return parse_address(link.address) if link.outgoing and not link.candidate_pair else None
 
 
 def load_places(path: Path) -> Sequence[Place]:
@@ -103,23 +113,31 @@ class Bootstrap:
 
         Fails with LinkError that names what was tried.
         """
-        cached = [place for place in self._cache.places if place not in apart_from]
-        configured = [
-            place
-            for place in dict.fromkeys(bootstrap_nodes)
-            if place not in cached and place not in apart_from
-        ]
-        self._random.shuffle(cached)
-        self._random.shuffle(configured)
-        return _Contact(self, [*cached, *configured]).found
+        seen = set(apart_from)
+        order: list[Place] = []
+        for places in (self._cache.places, bootstrap_nodes):
+            new = [place for place in dict.fromkeys(places) if place not in seen]
+            self._random.shuffle(new)
+            order += new
+            seen.update(new)
+        return _Contact(self, order).found
 
     def peers(self, bootstrap_nodes: Sequence[Place], links: Iterable[ILink]) -> Deferred[Sequence[NodeId]]:
         """See `ITopologyHost.bootstrap_peers`: one that there is no link of ours to, else those of `links`."""
-        places = [*self._cache.places, *bootstrap_nodes]
-        ours = {parse_address(link.address): link.node_id for link in links if link.outgoing}
-        connected = [ours[place] for place in dict.fromkeys(places) if place in ours]
-        found = self.contact(bootstrap_nodes, [place for place in places if place in ours])
+        ours = {place: link.node_id for link in links if (place := listening_place(link))}
+        places = dict.fromkeys((*self._cache.places, *bootstrap_nodes))
+        connected = [ours[place] for place in places if place in ours]
+        found = self.contact(bootstrap_nodes, ours)
         return found.addCallbacks(lambda link: [link.node_id], lambda failure: connected)
+
+    def contact_another(self, bootstrap_nodes: Sequence[Place], links: Sequence[ILink]) -> Deferred[Any]:
+        """A link to a bootstrap node to which `links` has none: those linked may be out of the overlay themselves.
+
+        They have to do where no other answers within ten seconds; fails with LinkError where there are none.
+        """
+        ours = [place for link in links if (place := listening_place(link))]
+        found = self.contact(bootstrap_nodes, ours)
+        return found.addTimeout(PATIENCE, self._clock).addErrback(lambda failure: None) if links else found
 
     def _open(self, place: Place) -> Deferred[ILink]:
         return self._connect(*place).addTimeout(PATIENCE, self._clock).addCallback(self._not_ourselves)

@@ -16,6 +16,7 @@ from p2psip.transport.bootstrap import (
     Bootstrap,
     BootstrapCache,
     Place,
+    listening_place,
     load_places,
     save_places,
 )
@@ -81,6 +82,17 @@ class BootstrapTests(SynchronousTestCase):
         self.failureResultOf(found, LinkError)
         self.assertTrue(link.closed)
 
+    def test_another(self) -> None:
+        """Who is linked but not in the overlay does not keep us from the others; without these he has to do."""
+        link = FakeLink(OTHER, outgoing=True, address="10.0.0.1:1")
+        places = [("10.0.0.1", 1), ("10.0.0.2", 2)]
+        another = self.bootstrap().contact_another(places, [link])
+        self.assertEqual(self.tried, [("10.0.0.2", 2)])
+        self.clock.advance(10)
+        self.assertIsNone(self.successResultOf(another))
+        self.assertIsNone(self.successResultOf(self.bootstrap().contact_another(places[:1], [link])))
+        self.failureResultOf(self.bootstrap().contact_another([], []), LinkError)
+
     def test_cancel(self) -> None:
         """Giving up ends every attempt."""
         found = self.bootstrap().contact([("a", 1), ("b", 1)])
@@ -90,18 +102,26 @@ class BootstrapTests(SynchronousTestCase):
 
 
 class CacheTests(SynchronousTestCase):
-    def test_remember(self) -> None:
-        """Only nodes that we reached ourselves are cached, the latest first, ten at most. [6940-11.4-6]"""
+    def test_refresh(self) -> None:
+        """Peers that we reached ourselves take the place of those that are gone; ten at most. [6940-11.4-6]"""
         saved: list[list[Place]] = []
-        cache = BootstrapCache((), lambda places: saved.append(list(places)))
-        cache.remember(FakeLink(OTHER, outgoing=False, address="127.0.0.3:50000"))
-        self.assertEqual(cache.places, ())
-        for number in range(12):
-            cache.remember(FakeLink(OTHER, outgoing=True, address=f"127.0.0.{number}:6084"))
-        cache.remember(FakeLink(OTHER, outgoing=True, address="[::1]:6085"))
+        cache = BootstrapCache([("gone", 1)], lambda places: saved.append(list(places)))
+        links = [FakeLink(OTHER, outgoing=True, address=f"127.0.0.{number}:6084") for number in range(9)]
+        cache.refresh([*links, FakeLink(OTHER, outgoing=False, address="127.0.0.3:50000")])
+        self.assertEqual(cache.places[-1], ("gone", 1))
+        cache.refresh([*links[1:], FakeLink(OTHER, outgoing=True, address="[::1]:6085")])
+        self.assertEqual(cache.places[-2:], (("::1", 6085), ("127.0.0.0", 6084)))
         self.assertEqual(len(cache.places), 10)
-        self.assertEqual(cache.places[:2], (("::1", 6085), ("127.0.0.11", 6084)))
-        self.assertEqual(saved[-1], list(cache.places))
+        cache.refresh(reversed(links[1:]))
+        self.assertEqual(saved[1:], [list(cache.places)])
+
+    def test_where_it_listens(self) -> None:
+        """The address of a link is no place to find a peer again where it came to us, or ICE connected us."""
+        link = FakeLink(OTHER, outgoing=True, address="[::1]:6085")
+        self.assertEqual(listening_place(link), ("::1", 6085))
+        link.candidate_pair = "host 192.0.2.1:4000, server-reflexive 192.0.2.9:50000"
+        self.assertIsNone(listening_place(link))
+        self.assertIsNone(listening_place(FakeLink(OTHER, outgoing=False)))
 
     def test_add(self) -> None:
         """Where a node says that it listens is as good as where it was reached."""
