@@ -64,6 +64,7 @@ class NodeOptions(usage.Options):
     optFlags = [
         ["no-create", None, "Never found an overlay: start only where there is one to join."],
         ["no-discovery", None, "Do not look for the overlay in the DNS."],
+        ["lan", None, "Look for the overlay and its peers on the LAN, and be found there (DNS-SD over multicast DNS)."],
         ["client", None, "Join as a client: use the overlay without storing or forwarding for it."],
         ["no-sip", None, "Run no SIP server."],
         ["open", None, "Redirect calls for anybody, without asking who calls."],

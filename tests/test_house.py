@@ -18,7 +18,7 @@ import p2psip
 
 HOUSE = """
     service cli | testing | plugins                    # only service and cli import a reactor
-    administration routes authority phones joining startup running control options ports logs | simulator
+    administration routes authority phones joining startup running control options ports logs lan | simulator
     usages | enrollment
     node | sip
     storage.replication | topology | transport | links

@@ -34,7 +34,7 @@ from ..storage.replication import Replication
 from ..storage.verify import FetchVerifier
 from ..transport.app_attach import AppAttachments
 from ..transport.attach import Attachments, AttachQuota
-from ..transport.bootstrap import Bootstrap, BootstrapCache
+from ..transport.bootstrap import Bootstrap, BootstrapCache, Place
 from ..transport.configuration import ConfigurationUpdates
 from ..transport.connections import ConnectionTable
 from ..transport.dispatch import Dispatch
@@ -74,7 +74,7 @@ class Node:
 
     `storage` is closed by whoever made it, after `stop`.  `now` answers the time in seconds since 1970; `clock`
     and `random` are all the node's time and chance.  The link protocols are bound to `addresses` (none: all) and
-    `port`, and offered to others at `advertise`.
+    `port`, and offered to others at `advertise`.  `nearby` answers where there are bootstrap nodes on the LAN.
     `verifier` replaces the one that judges by certificates, for simulations.  With `client` the node does not become
     a peer.  After `found_after` seconds alone it founds the overlay anew; None: never.
 
@@ -99,6 +99,7 @@ class Node:
         port: int = 6084,
         advertise: Sequence[str] = (),
         bootstrap_cache: BootstrapCache | None = None,
+        nearby: Callable[[], Sequence[Place]] = tuple,
         save_configuration: Callable[[bytes], None] = lambda document: None,
         client: bool = False,
         found_after: float | None = None,
@@ -126,6 +127,7 @@ class Node:
         self.count = self.rejected.count
         self.trust = trust_of(configuration, now)
         self.bootstrap_cache = bootstrap_cache or BootstrapCache()
+        self._nearby = nearby
         verifier = verifier or Verifier(self.trust)
         self._wire_messages(verifier)
         self._wire_links(private_key, addresses, port, advertise)
@@ -219,6 +221,7 @@ class Node:
             self.clock,
             self.random,
             self.bootstrap_cache,
+            self._nearby,
         )
         self.membership = Membership(
             self.topology,

@@ -29,6 +29,8 @@ AT_ONCE = 3
 """Bootstrap nodes that are tried at the same time."""
 PATIENCE = 10.0
 """Seconds that each of them is given."""
+MOST_NEARBY = 6
+"""How many places that somebody on the LAN names are tried at a time: they must not keep us from the others."""
 
 
 class BootstrapCache:
@@ -92,7 +94,10 @@ def save_places(path: Path, places: Sequence[Place]) -> None:
 
 
 class Bootstrap:
-    """Opens a link to whichever bootstrap node answers first, three being tried at once for ten seconds each."""
+    """Opens a link to whichever bootstrap node answers first, three being tried at once for ten seconds each.
+
+    `nearby` answers the places that are known from the LAN now.
+    """
 
     def __init__(
         self,
@@ -101,31 +106,33 @@ class Bootstrap:
         clock: IReactorTime,
         random: Random,
         cache: BootstrapCache,
+        nearby: Callable[[], Sequence[Place]] = tuple,
     ) -> None:
         self._node_id = node_id
         self._connect = connect
         self._clock = clock
         self._random = random
         self._cache = cache
+        self._nearby = nearby
 
     def contact(self, bootstrap_nodes: Iterable[Place], apart_from: Collection[Place] = ()) -> Deferred[ILink]:
-        """A link to one of the cached nodes or, after these, of `bootstrap_nodes`.
+        """A link to one of the cached nodes or, after these, of `bootstrap_nodes`, and then of those on the LAN.
 
         Fails with LinkError that names what was tried.
         """
         seen = set(apart_from)
         order: list[Place] = []
-        for places in (self._cache.places, bootstrap_nodes):
+        for places, most in ((self._cache.places, None), (bootstrap_nodes, None), (self._nearby(), MOST_NEARBY)):
             new = [place for place in dict.fromkeys(places) if place not in seen]
             self._random.shuffle(new)
-            order += new
+            order += new[:most]
             seen.update(new)
         return _Contact(self, order).found
 
     def peers(self, bootstrap_nodes: Sequence[Place], links: Iterable[ILink]) -> Deferred[Sequence[NodeId]]:
         """See `ITopologyHost.bootstrap_peers`: one that there is no link of ours to, else those of `links`."""
         ours = {place: link.node_id for link in links if (place := listening_place(link))}
-        places = dict.fromkeys((*self._cache.places, *bootstrap_nodes))
+        places = dict.fromkeys((*self._cache.places, *bootstrap_nodes, *self._nearby()))
         connected = [ours[place] for place in places if place in ours]
         found = self.contact(bootstrap_nodes, ours)
         return found.addCallbacks(lambda link: [link.node_id], lambda failure: connected)

@@ -13,6 +13,7 @@ from p2psip.errors import LinkError
 from p2psip.ids import NodeId
 from p2psip.interfaces import ILink
 from p2psip.transport.bootstrap import (
+    MOST_NEARBY,
     Bootstrap,
     BootstrapCache,
     Place,
@@ -81,6 +82,23 @@ class BootstrapTests(SynchronousTestCase):
         self.opening["a", 1].callback(link)
         self.failureResultOf(found, LinkError)
         self.assertTrue(link.closed)
+
+    def test_on_the_lan(self) -> None:
+        """What the LAN names comes after all others, each place once, and six of them at most."""
+        nearby = [("b", 1), *((f"10.0.0.{number}", 1) for number in range(20))]
+        bootstrap = Bootstrap(
+            OURS, self.connect, self.clock, Random(3), BootstrapCache([("a", 1)]), lambda: nearby
+        )
+        self.assertEqual(self.trials(bootstrap.contact([("b", 1)]))[:2], [("a", 1), ("b", 1)])
+        self.assertEqual(len(set(self.tried)), len(self.tried))
+        self.assertEqual(len(self.tried), 2 + MOST_NEARBY)
+
+    def trials(self, found: Deferred[ILink]) -> list[Place]:
+        """Every place that is tried, when none answers."""
+        failed = found.addErrback(lambda failure: None)
+        while not failed.called:
+            next(each for each in self.opening.values() if not each.called).errback(LinkError("refused"))
+        return self.tried
 
     def test_another(self) -> None:
         """Who is linked but not in the overlay does not keep us from the others; without these he has to do."""
