@@ -36,7 +36,7 @@ from ..security.trust import Trust
 from ..storage.replication import Replication
 from ..transport.app_attach import AppAttachments
 from ..transport.attach import Attachments
-from ..transport.bootstrap import Bootstrap, BootstrapCache, listening_place
+from ..transport.bootstrap import Bootstrap, BootstrapCache
 from ..transport.connections import ConnectionTable
 from ..transport.messaging import Messaging
 from ..wire.codec import Struct
@@ -130,9 +130,7 @@ class Links:
             self._node.count("link: bad-node")
             link.close(LinkError("its Node-ID was revoked"))
             return
-        place = listening_place(link)
-        if place is not None and not self._node.topology.joined:
-            self._node.bootstrap_cache.add(place)  # it is a bootstrap node of ours; see `responsibility_changed`
+        self._node.bootstrap_cache.met(link, bootstrap=not self._node.topology.joined)
         self._node.table.opened(link)
 
     def message_received(self, link: ILink, message: bytes) -> None:
@@ -215,7 +213,7 @@ class TopologyHost(_Host):
         node = self._node
         node.replication.responsibility_changed()
         # Whom else we have connected to may be a client, and gone tomorrow.
-        node.bootstrap_cache.refresh(each for each in node.table.links() if node.topology.routes_over(each.node_id))
+        node.bootstrap_cache.refresh(filter(node.topology.routes_over, node.table.connected()))
 
     def lost_overlay(self) -> None:
         self._node.membership.lost_overlay()

@@ -25,6 +25,8 @@ Place = tuple[str, int]
 
 CACHED = 10
 """RFC 6940 §11.4: "The suggested number of peers to cache is 10"."""
+MOST_MET = 512
+"""Of how many nodes is remembered where they listen, until they turn out to be peers."""
 AT_ONCE = 3
 """Bootstrap nodes that are tried at the same time."""
 PATIENCE = 10.0
@@ -44,6 +46,7 @@ class BootstrapCache:
     ) -> None:
         self._places: Sequence[Place] = tuple(dict.fromkeys(places))[:CACHED]
         self._save = save
+        self._met: dict[NodeId, Place] = {}
 
     @property
     def places(self) -> Sequence[Place]:
@@ -54,9 +57,22 @@ class BootstrapCache:
         """Cache where another peer listens."""
         self._replace((place, *(other for other in self._places if other != place)))
 
-    def refresh(self, links: Iterable[ILink]) -> None:
-        """Cache the other ends of `links`, which are peers, in place of those there is no link to any more."""
-        here = dict.fromkeys(place for link in links if (place := listening_place(link)) is not None)
+    def met(self, link: ILink, bootstrap: bool) -> None:
+        """`link` is up.  Cache its other end where it is a bootstrap node, else not before it is known for a peer."""
+        place = listening_place(link)
+        if place is None:
+            return
+        self._met.pop(link.node_id, None)
+        self._met[link.node_id] = place
+        if len(self._met) > MOST_MET:
+            del self._met[next(iter(self._met))]
+        if bootstrap:
+            self.add(place)
+
+    def refresh(self, peers: Iterable[NodeId]) -> None:
+        """Cache connected `peers`, as far as it is known where they listen, in place of those that are gone."""
+        # The link in use may be one that the peer has opened, beside the one that was met.
+        here = dict.fromkeys(self._met[node_id] for node_id in peers if node_id in self._met)
         kept = [place for place in self._places if place in here]
         new = [place for place in here if place not in self._places]
         self._replace((*kept, *new, *(place for place in self._places if place not in here)))

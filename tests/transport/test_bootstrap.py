@@ -13,6 +13,7 @@ from p2psip.errors import LinkError
 from p2psip.ids import NodeId
 from p2psip.interfaces import ILink
 from p2psip.transport.bootstrap import (
+    MOST_MET,
     MOST_NEARBY,
     Bootstrap,
     BootstrapCache,
@@ -124,14 +125,31 @@ class CacheTests(SynchronousTestCase):
         """Peers that we reached ourselves take the place of those that are gone; ten at most. [6940-11.4-6]"""
         saved: list[list[Place]] = []
         cache = BootstrapCache([("gone", 1)], lambda places: saved.append(list(places)))
-        links = [FakeLink(OTHER, outgoing=True, address=f"127.0.0.{number}:6084") for number in range(9)]
-        cache.refresh([*links, FakeLink(OTHER, outgoing=False, address="127.0.0.3:50000")])
+        peers = [NodeId(bytes((number,)) * 16) for number in range(10)]
+        for number, peer in enumerate(peers):
+            cache.met(FakeLink(peer, outgoing=True, address=f"127.0.0.{number}:6084"), bootstrap=False)
+            cache.met(FakeLink(peer, outgoing=False, address=f"127.0.0.{number}:50000"), bootstrap=False)
+        self.assertEqual(saved, [])
+        cache.refresh([*peers[:9], OTHER])
         self.assertEqual(cache.places[-1], ("gone", 1))
-        cache.refresh([*links[1:], FakeLink(OTHER, outgoing=True, address="[::1]:6085")])
-        self.assertEqual(cache.places[-2:], (("::1", 6085), ("127.0.0.0", 6084)))
+        cache.refresh(peers[1:])
+        self.assertEqual(cache.places[-2:], (("127.0.0.9", 6084), ("127.0.0.0", 6084)))
         self.assertEqual(len(cache.places), 10)
-        cache.refresh(reversed(links[1:]))
+        cache.refresh(reversed(peers[1:]))
         self.assertEqual(saved[1:], [list(cache.places)])
+
+    def test_bootstrap_node(self) -> None:
+        """By whom we joined is cached at once, the latest first; of all others a bounded number is remembered."""
+        cache = BootstrapCache([("gone", 1)])
+        cache.met(FakeLink(OTHER, outgoing=True, address="[::1]:6085"), bootstrap=True)
+        self.assertEqual(cache.places, (("::1", 6085), ("gone", 1)))
+        first, *others = [NodeId(number.to_bytes(16)) for number in range(1, MOST_MET + 2)]
+        for node_id in (first, *others):
+            cache.met(FakeLink(node_id, outgoing=True, address="127.0.0.1:6084"), bootstrap=False)
+        cache.refresh([first])
+        self.assertEqual(len(cache.places), 2)
+        cache.refresh(others[:1])
+        self.assertEqual(cache.places[0], ("127.0.0.1", 6084))
 
     def test_where_it_listens(self) -> None:
         """The address of a link is no place to find a peer again where it came to us, or ICE connected us."""
