@@ -22,6 +22,7 @@ ROUTES = (
     *(("POST", "/users/{name}/devices"), ("DELETE", "/users/{name}/devices/{device}")),
     *(("POST", "/authority/export"), ("POST", "/authority/import"), ("POST", "/authority/publish")),
     *(("POST", "/authority/expel"), ("GET", "/authority/log")),
+    *(("GET", "/authority/bootstrap"), ("POST", "/authority/bootstrap")),
 )
 
 

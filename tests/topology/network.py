@@ -126,6 +126,7 @@ class Host:
         self.random = Random(node_id)
         self.connections = self
         self.alive = True
+        self.outgoing = True
         self.links: dict[NodeId, int] = {}
         self.stored: set[bytes] = set()
         self.handed_over: list[tuple[NodeId, bytes, bytes]] = []
