@@ -194,6 +194,7 @@ class Host:
         body: Struct,
         signer: object = None,
         certificates: Sequence[bytes] = (),
+        extensions: Sequence[object] = (),
     ) -> Deferred[Answer]:
         answered: Deferred[Answer] = Deferred()
         self.world.note(self, f"{describe(body)} to {self.world.route(destination_list)}")
