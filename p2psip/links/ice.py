@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from aioice import Candidate
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -49,6 +51,9 @@ MOST_CHECKED = 16
 """Candidates of the other end that are checked at most: a stranger names them."""
 HALF_LIFE = 40.0
 """Seconds after which a half that was never concluded is freed: those of a request and all its retransmissions."""
+TELL_AGAIN = 600.0
+MOST_TOLD = 256
+"""Seconds until the log tells again why there is no connection to a node, and of how many nodes that is remembered."""
 FREE_UNUSED = 5.0
 """Seconds from the handshake until the candidates are freed that neither end uses."""
 LISTENING = b"p2psip-listening"
@@ -74,6 +79,7 @@ class _Seen:
 class ICELinks(DTLSLinks):
     """The links of one node with ICE; `reactor` is an IReactorUDP whose event loop is asyncio's."""
 
+    log = Logger()
     name = DTLS_UDP_SR
     link_type = int(OverlayLinkType.DTLS_UDP_SR)
     answers_stun = True
@@ -84,6 +90,7 @@ class ICELinks(DTLSLinks):
         self._seen: dict[SecuredConnection, _Seen] = {}
         self._listening_ports: dict[str, int] = {}
         self._background: set[asyncio.Future[Any]] = set()
+        self._told: OrderedDict[NodeId, float] = OrderedDict()
 
     def _listening_at(self) -> None:
         super()._listening_at()
@@ -170,6 +177,16 @@ class ICELinks(DTLSLinks):
             relays.relay_failed(relay)
         return negotiation
 
+    def failed(self, node_id: NodeId, error: LinkError) -> None:
+        """Tell the administrator why there is no connection to a node, once in a while."""
+        now = self.clock.seconds()
+        if now - self._told.get(node_id, -TELL_AGAIN) >= TELL_AGAIN:
+            self._told.pop(node_id, None)
+            self._told[node_id] = now
+            while len(self._told) > MOST_TOLD:
+                self._told.popitem(last=False)
+            self.log.warn("no connection to {node}: {error}", node=node_id.hex(), error=error)
+
     def negotiation_ended(self, negotiation: Negotiation) -> bool:
         """`negotiation` has come to its end; whether it had not before."""
         return self._negotiations.pop(negotiation, self) is None
@@ -248,8 +265,10 @@ class Negotiation:
                 self._agent.choose(_text(ufrag, _UFRAG), _text(password, _PASSWORD), checkable)
             )
             connection = self._secure(expected, candidates)
-        except BaseException:
+        except BaseException as error:
             self.abandon()
+            if isinstance(error, LinkError):
+                self._links.failed(expected, error)
             raise
         self._end()
         await connection.opened
