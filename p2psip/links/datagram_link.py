@@ -145,5 +145,5 @@ class DTLSLink(OverlayLink):
         if framing.fault is not None:
             host.owner.link_rejected("framing", self.address)
             self.disconnect(framing.fault)
-        elif not self.closing:
-            self._work()
+        elif message is None and not self.closing:
+            self._work()  # an ACK, most likely; a message changes nothing of what is to be sent
