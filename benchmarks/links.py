@@ -20,6 +20,7 @@ from itertools import product
 from random import Random
 from statistics import median
 from typing import Any
+from typing import cast as typed
 
 from limits import handshakes_allowed
 from OpenSSL import SSL
@@ -226,8 +227,8 @@ def path_of_udp(reactor: Any) -> Path:
     ends = [Datagrams(), Datagrams()]
     ports = [reactor.listenUDP(0, end, "127.0.0.1") for end in ends]
     for end, other in zip(ends, reversed(ports), strict=True):
-        end.transport.connect("127.0.0.1", other.getHost().port)  # type: ignore[union-attr]
-    path = Path(*(end.transport.write for end in ends))  # type: ignore[union-attr]
+        typed(Any, end.transport).connect("127.0.0.1", other.getHost().port)
+    path = Path(*(typed(Any, end.transport).write for end in ends))
     ends[0].received = lambda message: path.came_back(message)
     ends[1].received = lambda message: path.arrived(message)
     return path
@@ -463,7 +464,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
     asyncioreactor.install()  # as `twistd p2psip` does
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     def show(result: dict[str, Any]) -> None:
         print(json.dumps(result, indent=2) if options.json else table(result), flush=True)
@@ -471,10 +474,10 @@ def main() -> None:
     def begin() -> None:
         running = Deferred.fromCoroutine(measure(reactor, options.count, options.rounds)).addCallback(show)
         running.addErrback(lambda failure: print(failure.getTraceback(), file=sys.stderr))
-        running.addBoth(lambda _: reactor.stop())  # type: ignore[attr-defined]
+        running.addBoth(lambda _: reactor.stop())
 
-    reactor.callWhenRunning(begin)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.callWhenRunning(begin)
+    reactor.run()
 
 
 if __name__ == "__main__":
