@@ -9,8 +9,9 @@ from __future__ import annotations
 import hmac
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -31,8 +32,43 @@ RECEIVE_BUFFER = 4 << 20
 COOKIE_LIFE = 60.0
 """Seconds after which the secret of the cookies is changed; those made with the one before are still taken."""
 
+# Level and option, as Linux has them; Python's socket module does not name them.
+_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+_DONT, _PROBE = 0, 3
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _LEAST_CLIENT_HELLO = 60
+
+
+def prepare(handle: socket.socket) -> None:
+    """Have a socket take bursts, and send without the DF bit of IPv4: the sizes that a path takes we find out.
+
+    With it an ICMP message on a datagram of ours that was too large would be an error of the next one (ip(7)).
+    """
+    with suppress(OSError):
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if option := _mtu_discovery(handle):
+            handle.setsockopt(*option, _DONT)
+
+
+@contextmanager
+def unfragmented(handle: socket.socket | None) -> Iterator[None]:
+    """What is sent meanwhile from a socket is fragmented nowhere, whatever the system believes of the path."""
+    option = _mtu_discovery(handle) if handle is not None else None
+    if handle is None or option is None:
+        yield
+        return
+    handle.setsockopt(*option, _PROBE)
+    try:
+        yield
+    finally:
+        handle.setsockopt(*option, _DONT)
+        # The answer of a router near by: taking it off keeps it from the next datagram.
+        handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _mtu_discovery(handle: socket.socket) -> tuple[int, int] | None:
+    usable = sys.platform == "linux" and handle.fileno() >= 0
+    return _MTU_DISCOVER.get(handle.family) if usable else None
 
 
 class Cookies:
@@ -86,13 +122,17 @@ class _Socket(DatagramProtocol):
 
     def startProtocol(self) -> None:
         handle: socket.socket = self.transport.getHandle()  # type: ignore[union-attr]
-        with suppress(OSError, AttributeError):
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if handle is not None:
+            prepare(handle)
 
     def _write(self, datagram: bytes, there: Place | None) -> None:
         # No buffer, no route, too large for the path: lost, as it might have been anywhere else on its way.
         with suppress(OSError, MessageLengthError):
             self.transport.write(datagram, there)  # type: ignore[union-attr]
+
+    def _write_unfragmented(self, datagram: bytes, there: Place | None) -> None:
+        with unfragmented(self.transport.getHandle()):  # type: ignore[union-attr]
+            self._write(datagram, there)
 
 
 class Door(_Socket):
@@ -186,6 +226,9 @@ class _Shared:
     def send(self, datagram: bytes) -> None:
         self._door._write(datagram, self.there)
 
+    def send_unfragmented(self, datagram: bytes) -> None:
+        self._door._write_unfragmented(datagram, self.there)
+
     def close(self) -> None:
         self._door.left(self.there, self.transport)
 
@@ -236,6 +279,9 @@ class Dial(_Socket):
 
     def send(self, datagram: bytes) -> None:
         self._write(datagram, None)
+
+    def send_unfragmented(self, datagram: bytes) -> None:
+        self._write_unfragmented(datagram, None)
 
     def close(self) -> None:
         """Close the socket; the handshake may not even have begun."""
