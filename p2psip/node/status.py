@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..config.document import Configuration
 from ..ids import NodeId
-from ..interfaces import ILink, ILinkProtocol, ITopologyPlugin
+from ..interfaces import ILink, ILinkProtocol, IPathProbe, ITopologyPlugin
 from ..storage.interfaces import IStorage
 from ..transport.connections import ConnectionTable
 from ..transport.messaging import Messaging
@@ -64,6 +64,7 @@ def _link(link: ILink) -> Mapping[str, Any]:
         "address": link.address,
         "candidate_pair": link.candidate_pair,
         "rtt_ms": _milliseconds(link.rtt),
+        "mtu": link.mtu if IPathProbe.providedBy(link) else None,
     }
 
 
