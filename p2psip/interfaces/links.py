@@ -32,7 +32,7 @@ class ILink(Interface):
     protocol: str = Attribute("The link protocol's name, such as 'TLS-TCP-FH-NO-ICE'.")
     address: str = Attribute("The other end's address, for people: '127.0.0.2:6084' or '[::1]:6084'.")
     outgoing: bool = Attribute("Whether we opened it.")
-    candidate_pair: str = Attribute("The candidate pair that ICE chose, for people; empty without ICE.")
+    candidate_pair: str = Attribute("The addresses of both ends, for people; with ICE the candidate pair chosen.")
     listening: str = Attribute("Where the other end takes new links, as far as this end knows; else empty.")
     rtt: float | None = Attribute("Smoothed round-trip time, seconds (RFC 6298); None before the first ACK.")
 
@@ -99,6 +99,13 @@ class IApplicationConnection(Interface):
     identity: Identity = Attribute("The certificate that the other end showed.")
     application: int = Attribute("The Application-ID.")
     address: str = Attribute("The other end's address, for people.")
+    protocol: str = Attribute("What carries it, for people: 'TLS-TCP' or 'DTLS-UDP'.")
+    candidate_pair: str = Attribute("The candidate pair that ICE chose, for people; empty without ICE.")
+    is_open: bool = Attribute("Whether it has not ended.")
+    record_size: int | None = Attribute(
+        "Most bytes of one write: over datagrams each is a record, received whole by one dataReceived, or lost, or "
+        "out of order; an empty one is not sent.  None: a stream."
+    )
 
     def start(protocol: IProtocol) -> None:
         """Hand the connection to `protocol`; what came in meanwhile is delivered first."""

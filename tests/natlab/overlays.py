@@ -1,0 +1,47 @@
+"""Real nodes and phones at the hosts of a laboratory."""
+
+from __future__ import annotations
+
+from ..integration.nodes import NodeProcess, World
+from ..integration.phones import Sipp
+from .case import LaboratoryTestCase
+from .description import Node
+from .laboratory import Laboratory
+
+
+class LaboratoryWorld(World):
+    """Nodes of one overlay, each at a host of `lab` and bound to its IPv4 address.
+
+    They take the hosts in the order of the description, and have their names. Another is chosen by `address`, as in
+    ``world.join(founder, address=lab.address("b"))``; an IPv6 address is bound by an option of the node,
+    ``--bind``. Hosts without a node are for phones, `phones_at`, and for coturn.
+    """
+
+    def __init__(self, lab: Laboratory, overlay: str = "example.org") -> None:
+        super().__init__(overlay)
+        self.lab = lab
+
+    def node(self, name: str | None = None, address: str | None = None) -> NodeProcess:
+        """A node that is not started yet, at the host of `address` or at the next one that has none."""
+        if address is None:
+            taken = {node.address for node in self.nodes}
+            address = next(each for each in map(self.lab.address, self.lab.hosts) if each not in taken)
+        host = next(each for each in self.lab.hosts if self.lab.address(each) == address)
+        node = super().node(name or host, address)
+        node.prefix = self.lab.entering(host)
+        return node
+
+    def phones_at(self, host: str) -> Sipp:
+        """Phones at the address of a host, beside its node if it has one."""
+        return Sipp(self.lab.address(host), self.directory, self.lab.entering(host))
+
+
+class OverlayTestCase(LaboratoryTestCase):
+    """Builds laboratories with overlays in them."""
+
+    def world(self, *nodes: Node) -> LaboratoryWorld:
+        """The nodes to be of an overlay in a laboratory of this description; both end with the test."""
+        lab = self.laboratory(*nodes)
+        world = LaboratoryWorld(lab)
+        self.addCleanup(world.close)
+        return world
