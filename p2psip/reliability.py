@@ -165,7 +165,7 @@ class SimpleReliability:
         """
         contents = [messages] if isinstance(messages, bytes) else messages
         size = sum(len(content) + OVERHEAD for content in contents)
-        if self.fault is not None or self.condition is Condition.DEAD or self._kept + size > MOST_KEPT:
+        if self.condition is Condition.DEAD or self._kept + size > MOST_KEPT:
             return False
         self._kept += size
         for content in contents:

@@ -616,13 +616,14 @@ class OversizeTests(LinkTestCase):
         self.link = SimpleReliability(1000)
 
     def test_beginning(self) -> None:
-        """The header and the message code, for the error; then nothing more. [6940-6.6-1]"""
+        """The header and the message code, for the error, which still leaves; then nothing more. [6940-6.6-1]"""
         message = self.message(3, 5000)
         self.assertEqual(self.link.receive(data_frame(0, message), 0.0), message[:1000])
         self.assertEqual(str(self.link.fault), "message larger than max-message-size")
         self.assertIsNone(self.link.receive(data_frame(1, b"more"), 0.0))
         self.assertEqual(self.link.take_acks(), [])
-        self.assertFalse(self.link.send(b"more", 0.0))
+        self.assertTrue(self.link.send(b"too large", 0.0))
+        self.assertEqual(self.link.datagrams_to_send(0.0), [data_frame(0, b"too large")])
 
     def test_largest(self) -> None:
         message = self.message(3, 0)

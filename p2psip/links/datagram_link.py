@@ -204,8 +204,8 @@ class DTLSLink(OverlayLink):
             self.tls.write(ack)
         if message is not None:
             host.owner.message_received(self, message)
-        if framing.fault is not None:
+        if framing.fault is not None and not self._draining:
             host.owner.link_rejected("framing", self.address)
-            self.disconnect(framing.fault)
+            self.close(framing.fault)
         elif message is None and not self.closing:
             self._work()  # an ACK, most likely; a message changes nothing of what is to be sent

@@ -289,6 +289,8 @@ class RefusalTests(LinksTestCase):
 
 
 class MessageTests(LinksTestCase):
+    secret = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET"
+
     async def test_both_directions(self) -> None:
         a, b, link, theirs = await self.pair()
         for number in range(100):
@@ -375,7 +377,7 @@ class MessageTests(LinksTestCase):
         self.started.append(a)
         await a.listen()
         await a.connect((await self.node(B)).candidates(), B)
-        self.assertTrue(any(b"CLIENT_HANDSHAKE_TRAFFIC_SECRET" in line for line in lines))
+        self.assertTrue(any(self.secret in line for line in lines))
 
 
 class TCPTests(LinksTestCase):
