@@ -176,13 +176,15 @@ class World:
         node.wait_joined()
         return node
 
-    def join_all(self, by: NodeProcess, count: int) -> list[NodeProcess]:
+    def join_all(
+        self, by: NodeProcess, count: int, *options: str, seconds: float = JOIN_SECONDS
+    ) -> list[NodeProcess]:
         """So many more nodes, all at the same time."""
         nodes = [self.node() for _ in range(count)]
         for node in nodes:
-            node.start("--join", by.p2psip("invite", node.name).stdout.strip())
+            node.start("--join", by.p2psip("invite", node.name).stdout.strip(), *options)
         for node in nodes:
-            node.wait_joined()
+            node.wait_joined(seconds)
         return nodes
 
     def sipp(self, address: str | None = None) -> Sipp:
