@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import fields
+from ipaddress import ip_address
 from typing import Any
 
 from .authority import Administered, AuthorityService
+from .config.document import RELOAD_PORT
 from .config.parse import parse
 from .control import Call, ControlError, Route
 from .enrollment.accounts import NewUser
 from .enrollment.archive import export_authority
 from .enrollment.database import AccountError
-from .hostport import bracketed
+from .hostport import address_text, bracketed
 from .publishing import Publisher
 from .startup import StartError
+from .transport.bootstrap import Place
+
+_PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 
 
 class Administrator:
@@ -40,6 +46,8 @@ class Administrator:
             ("POST", "/authority/import"): self.import_authority,
             ("POST", "/authority/publish"): self.publish,
             ("POST", "/authority/expel"): self.expel,
+            ("GET", "/authority/bootstrap"): self.bootstrap_nodes,
+            ("POST", "/authority/bootstrap"): self.change_bootstrap_nodes,
             ("GET", "/authority/log"): self.audit_log,
         }
 
@@ -197,6 +205,26 @@ class Administrator:
         authority.expel(gone)
         return {"node_ids": [node_id.hex() for node_id in gone]}
 
+    async def bootstrap_nodes(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority bootstrap list`."""
+        configuration = self._publisher.configuration
+        places = [address_text(*place) for place in configuration.bootstrap_nodes]
+        return {"bootstrap_nodes": places, "sequence": configuration.sequence}
+
+    async def change_bootstrap_nodes(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip authority bootstrap add` and `remove`."""
+        publisher = self._publisher
+        places = publisher.configuration.bootstrap_nodes
+        added, removed = call.optional("add"), call.optional("remove")
+        if removed is None:
+            places = tuple(dict.fromkeys((*places, _place(added or ""))))
+        elif (gone := _place(removed)) in places:
+            places = tuple(place for place in places if place != gone)
+        else:
+            raise ControlError(f"{address_text(*gone)} is not in the configuration document")
+        publisher.set_bootstrap_nodes(places)
+        return await self.bootstrap_nodes(call)
+
     async def publish(self, call: Call) -> Mapping[str, Any]:
         """`p2psip authority publish`."""
         wanted = parse(call.text("document").encode(), self._service.overlay)
@@ -210,3 +238,16 @@ class Administrator:
         database = self._authority.authority.database
         _, limit = call.page()
         return {"log": await self._service.in_thread(database.audit_log, limit)}
+
+
+def _place(text: str) -> Place:
+    """Address and port of ``192.0.2.1``, ``192.0.2.1:6084``, ``2001:db8::1`` or ``[2001:db8::1]:6084``."""
+    match = _PLACE.fullmatch(text)
+    try:
+        host, port = (match[1] or match[2], int(match[3] or RELOAD_PORT)) if match else (text, RELOAD_PORT)
+        address = ip_address(host)
+    except ValueError:
+        port = 0
+    if not 0 < port < 65536 or "%" in host or address.is_unspecified or address.is_multicast:
+        raise ControlError(f"{text!r} is not an IP address, with or without a port", 400)
+    return str(address), port

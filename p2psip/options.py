@@ -75,6 +75,7 @@ class NodeOptions(usage.Options):
         ["no-ice", None, "Found an overlay for a network without NATs: links over TLS or DTLS, without ICE."],
         ["no-create", None, "Never found an overlay: start only where there is one to join."],
         ["no-discovery", None, "Do not look for the overlay in the DNS."],
+        ["lan", None, "Look for the overlay and its peers on the LAN, and be found there (DNS-SD over multicast DNS)."],
         ["client", None, "Join as a client: use the overlay without storing or forwarding for it."],
         ["no-sip", None, "Run no SIP server."],
         ["open", None, "Redirect calls for anybody, without asking who calls."],

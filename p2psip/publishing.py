@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from .config.document import Configuration
+from .config.document import Configuration, ConfigurationError
 from .config.parse import parse
 from .enrollment.publication import DocumentSigners, next_document
 from .running import Running
+from .transport.bootstrap import Place
 
 DAY: Final = 86400.0
 YEAR: Final = 365 * DAY
+MOST_BOOTSTRAP_NODES: Final = 32
+"""In one document: who joins may have to try them all."""
 
 
 class Publisher:
@@ -73,6 +77,16 @@ class Publisher:
         node.check_support(parse(document, self._service.overlay))
         node.updates.offer(document)
         return self.configuration.sequence
+
+    def set_bootstrap_nodes(self, places: Sequence[Place]) -> None:
+        """Have the document name `places` to bootstrap from (RFC 6940 §11.1), if it does not.
+
+        :raises ConfigurationError: there are none, or too many.
+        """
+        if not 0 < len(places) <= MOST_BOOTSTRAP_NODES:
+            raise ConfigurationError("bootstrap-node", f"there must be 1 to {MOST_BOOTSTRAP_NODES} of them")
+        if tuple(places) != self.configuration.bootstrap_nodes:
+            self.publish(bootstrap_nodes=tuple(places))
 
     def _prolong(self) -> None:
         """Publish the document anew when less than a third of its life is left."""

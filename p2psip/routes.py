@@ -23,10 +23,10 @@ from .sip.errors import SIPFailure
 from .sip.interfaces import Contact
 from .usages.sip import SIPUsage
 from .usages.turn import TurnUsage
-from .wire.codes import LAST_INDEX, DataModel
+from .wire.codes import LAST_INDEX, DataModel, ProbeInformationType
 from .wire.errors import EncodeError
 from .wire.header import Destination, NodeDestination, ResourceDestination
-from .wire.methods import PingReq
+from .wire.methods import NumResources, PingReq, ProbeAns, ProbeReq, ResponsibleSet, Uptime
 from .wire.storage import ArrayEntry, DataValue, DictionaryEntry, StoredData
 
 EXPECTED: Final = (
@@ -55,6 +55,7 @@ class Operator:
             ("GET", "/registrations"): self.registrations,
             ("GET", "/lookup"): self.lookup,
             ("POST", "/ping"): self.ping,
+            ("POST", "/probe"): self.probe,
             ("POST", "/fetch"): self.fetch,
             ("POST", "/store"): self.store,
             ("POST", "/leave"): self.leave,
@@ -145,13 +146,7 @@ class Operator:
     async def ping(self, call: Call) -> Mapping[str, Any]:
         """`p2psip ping`."""
         node = self._joined_node
-        target = call.optional("target")
-        destination: Destination
-        if target is not None and len(target) == 2 * len(node.node_id) and _is_hex(target):
-            destination = NodeDestination(node_id=NodeId(bytes.fromhex(target)))
-        else:
-            name = target.encode() if target is not None else node.random.randbytes(16)
-            destination = ResourceDestination(resource_id=node.topology.resource_id(name))
+        destination = _destination(node, call.optional("target"))
         start = self._service.reactor.seconds()
         answer = await node.messaging.request([destination], PingReq(padding=b""))
         elapsed = self._service.reactor.seconds() - start
@@ -160,6 +155,22 @@ class Operator:
             "rtt_ms": round(1000 * elapsed, 3),
             "hops": answer.hops,
         }
+
+    async def probe(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip probe`."""
+        node = self._joined_node
+        asked = (ProbeInformationType.RESPONSIBLE_SET, ProbeInformationType.NUM_RESOURCES, ProbeInformationType.UPTIME)
+        probe = ProbeReq(requested_info=asked)
+        answer = await node.messaging.request([_destination(node, call.optional("target"))], probe)
+        found: dict[str, Any] = {"node_id": answer.signer.node_id.hex()}
+        for told in answer.body.probe_info if isinstance(answer.body, ProbeAns) else ():
+            if isinstance(told, ResponsibleSet):
+                found["responsible_ppb"] = told.responsible_ppb
+            elif isinstance(told, NumResources):
+                found["num_resources"] = told.num_resources
+            elif isinstance(told, Uptime):
+                found["uptime"] = told.uptime
+        return found
 
     async def fetch(self, call: Call) -> Mapping[str, Any]:
         """`p2psip fetch`."""
@@ -210,6 +221,14 @@ class Operator:
 def _unanswered(failure: Failure) -> None:
     """No contacts, for whatever reason another node has not to answer."""
     failure.trap(RELOADError, LinkError, SIPFailure, DeferredTimeout)
+
+
+def _destination(node: Node, target: str | None) -> Destination:
+    """Where a request for a Node-ID in hex, a name, or any place of the overlay goes."""
+    if target is not None and len(target) == 2 * len(node.node_id) and _is_hex(target):
+        return NodeDestination(node_id=NodeId(bytes.fromhex(target)))
+    name = target.encode() if target is not None else node.random.randbytes(16)
+    return ResourceDestination(resource_id=node.topology.resource_id(name))
 
 
 def _contacts(contacts: Sequence[Contact] | None) -> list[Mapping[str, Any]] | None:

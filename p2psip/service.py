@@ -36,6 +36,7 @@ from .joining import (
     found_self_signed,
     rejoining,
 )
+from .lan import CONFIGURATION_SERVICE, PEER_SERVICES, Lan
 from .links.addresses import has_ipv6, outward_addresses
 from .logs import node_log
 from .node import Node, installed
@@ -150,6 +151,7 @@ class NodeService(Service):
         self.publisher: Publisher | None = None
         self.renewal: Renewal | None = None
         self._control = ControlServer({**Operator(self).routes(), **Administrator(self).routes()}, EXPECTED)
+        self._lan = Lan(self.overlay, self.bound, reactor)
         self._storage: SQLiteStorage | None = None
         self._running: Deferred[None] | None = None
 
@@ -214,7 +216,7 @@ class NodeService(Service):
         self.reactor.callWhenRunning(self.reactor.stop)
 
     async def _run(self) -> None:
-        start = await decide(self.options, self.state, self._discover)
+        start = await decide(self.options, self.state, self._discover, self._lan.search)
         credentials = await self._obtain(start)
         if self.state.has_authority and self.authority is None:
             self.authority = AuthorityService.opened(self)
@@ -235,6 +237,8 @@ class NodeService(Service):
             every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
             self.phones.start(self.bound or every, self.options["sip-port"])
         self.phase = "joining"
+        if self.options["lan"]:
+            await self._lan.watch(ice=not node.configuration.no_ice)
         await node.start(found=isinstance(start, Found))
         self.log.info("listening: {listeners}", listeners=", ".join(self.listeners()))
         self.renewal.start()
@@ -322,6 +326,7 @@ class NodeService(Service):
             port=self.options["reload-port"],
             advertise=self.advertised,
             bootstrap_cache=cache,
+            nearby=self._lan.places,
             save_configuration=self._save_configuration,
             client=bool(self.options["client"]),
             found_after=(0.0 if alone else ALONE) if holds_key else None,
@@ -387,6 +392,16 @@ class NodeService(Service):
         holder = self.authority or self.publisher
         if holder is not None:
             holder.say_what_next()
+        if self.options["lan"]:
+            self._announce(self.node)
+
+    def _announce(self, node: Node) -> None:
+        """Let the LAN know of this node: where it is a peer, and where its enrollment server is."""
+        if not self.options["client"]:
+            service = PEER_SERVICES[not node.configuration.no_ice]
+            self._lan.announce(service, node.node_id, self.options["reload-port"])
+        if self.authority is not None and self.authority.listeners:
+            self._lan.announce(CONFIGURATION_SERVICE, node.node_id, self.options["enrollment-port"])
 
     def _excluded(self, why: ConfigurationError) -> None:
         self._end(f"this node has left {self.overlay}, whose new configuration it cannot follow: {why}")
@@ -423,6 +438,7 @@ class NodeService(Service):
 
     def _endings(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """What ends each part, in this order."""
+        yield self._lan.stop
         if self.phones is not None:
             yield self.phones.stop
         if self.node is not None:

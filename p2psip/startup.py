@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from twisted.names import dns
 from twisted.names.error import DomainError
 
 from .enrollment.tokens import JoinToken, TokenError
+from .hostport import address_text
 from .state import StateDirectory
 
 DISCOVERY_SECONDS = 3.0
@@ -111,10 +113,12 @@ async def decide(
     options: Mapping[str, Any],
     state: StateDirectory,
     discover: Callable[[str], Awaitable[tuple[str, int] | None]],
+    search: Callable[[], Awaitable[Sequence[tuple[str, int]]]],
 ) -> Start:
     """How this node starts.
 
     :param discover: asks the DNS for ``_reload-config._tcp.NAME``: (target, port), or None.
+    :param search: finds configuration servers on the LAN; an OSError where it cannot look.
     :raises StartError: the node may not start this way.
     """
     overlay = options["overlay"]
@@ -148,8 +152,26 @@ async def decide(
             f"an enrollment was begun in {state.path} and not finished: start again with the same --join, "
             "--join-file or --config"
         )
+    if options["lan"]:
+        await _require_not_on_lan(overlay, search)
     _require_leave_to_found(options, f"nothing is known of {overlay}")
     return Found(digest)
+
+
+async def _require_not_on_lan(
+    overlay: str, search: Callable[[], Awaitable[Sequence[tuple[str, int]]]]
+) -> None:
+    """Whoever says that the overlay is there is not believed, but there shall not be a second one by mistake."""
+    try:
+        places = await search()
+    except OSError as e:
+        raise StartError(f"cannot look for {overlay} on the LAN (--lan): {e}") from e
+    if places:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        raise StartError(
+            f"{overlay} is on this LAN, at {' and '.join(address_text(*place) for place in places)}: type "
+            f"`p2psip invite NAME` there, and with the TOKEN that it prints: {command} --join TOKEN"
+        )
 
 
 def _require_leave_to_found(options: Mapping[str, Any], situation: str) -> None:

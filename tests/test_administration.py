@@ -191,6 +191,36 @@ class DocumentTests(AdministratorTestCase):
         self.assertIn("this node knows no such thing", error)
         self.assertIs(self.configuration, before)
 
+    def test_bootstrap_nodes(self) -> None:
+        """One more or less is a new document; what is there already is none. [6940-11.1-13]"""
+        first = self.ask("POST", "/authority/bootstrap", {"add": "192.0.2.1"})["bootstrap_nodes"]
+        for added, text in (
+            ("192.0.2.7", "192.0.2.7:6084"),
+            ("192.0.2.7:7000", "192.0.2.7:7000"),
+            ("2001:DB8::0:7", "[2001:db8::7]:6084"),
+            ("[2001:db8::7]", "[2001:db8::7]:6084"),
+            ("[2001:db8::7]:7000", "[2001:db8::7]:7000"),
+        ):
+            self.assertIn(text, self.ask("POST", "/authority/bootstrap", {"add": added})["bootstrap_nodes"])
+        self.assertEqual(self.configuration.sequence, 6)
+        self.assertIn(("2001:db8::7", 7000), self.configuration.bootstrap_nodes)
+        for place in self.ask("GET", "/authority/bootstrap")["bootstrap_nodes"][len(first) :]:
+            self.ask("POST", "/authority/bootstrap", {"remove": place})
+        self.assertEqual(self.ask("GET", "/authority/bootstrap")["bootstrap_nodes"], first)
+
+    def test_bootstrap_nodes_refused(self) -> None:
+        """What is no address; one that is not there; the last one; more than a node can try."""
+        before = self.configuration
+        wrong = ("", "example.org", "192.0.2.7:0", "192.0.2.7:65536", "0.0.0.0", "224.0.0.1:1", "[::1", "fe80::1%lo")
+        for text in wrong:
+            self.assertEqual(self.refusal("POST", "/authority/bootstrap", {"add": text})[0], 400, text)
+        self.assertEqual(self.refusal("POST", "/authority/bootstrap", {"remove": "192.0.2.99"})[0], 409)
+        node: Any = self.service.node
+        node.configuration = replace(before, bootstrap_nodes=(("192.0.2.1", 6084),))
+        self.assertEqual(self.refusal("POST", "/authority/bootstrap", {"remove": "192.0.2.1"})[0], 409)
+        node.configuration = replace(before, bootstrap_nodes=tuple(("192.0.2.1", n) for n in range(1, 33)))
+        self.assertEqual(self.refusal("POST", "/authority/bootstrap", {"add": "192.0.2.2"})[0], 409)
+
     def test_prolonged_in_time(self) -> None:
         """A failure does not end the trying."""
         authority = self.service.authority

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.testing import AccumulatingProtocol
@@ -284,6 +285,25 @@ class ThreeNodesTests(SynchronousTestCase):
             self.assertEqual(self.world.result(asked).signer.node_id, client.node_id)
             self.assertNotIn(client.node_id.hex(), node.status()["neighbors"]["successors"])
         self.assertEqual(client.storage.values, 0)
+
+    def test_bootstrap_host(self) -> None:
+        """A client leads others into the overlay; without the overlay itself it sends them on. [6940-6.1.2-10]"""
+        client = self.world.add(client=True)
+        self.world.until(lambda: client.joined)
+        document = self.world.configuration
+        place = (self.world.address(client), 6084)
+        self.world.configuration = replace(document, bootstrap_nodes=(place,))
+        self.world.random.seed(5)
+        joining = self.world.add()
+        self.world.until(lambda: joining.joined, 20)
+        self.assertNotIn(place, self.world.nodes[0].bootstrap_cache.places)
+        peers = [node for node in self.world.nodes if node is not client]
+        self.world.kill(*peers)
+        self.world.configuration = replace(document, bootstrap_nodes=(place, *document.bootstrap_nodes))
+        founder = self.world.restart(peers[0], found_after=5.0)
+        late = self.world.add()
+        self.world.until(lambda: founder.joined and late.joined and client.joined)
+        self.assertIn("answered NotFound", client.status()["rejected"])
 
     def test_app_attach(self) -> None:
         """A connection for an application; Not_Found where it is not served. [6940-6.5.2.2-3]"""

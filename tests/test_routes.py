@@ -125,6 +125,17 @@ class PingTests(OperatorTestCase):
         self.assertTrue(error)
 
 
+class ProbeTests(OperatorTestCase):
+    def test_peers(self) -> None:
+        """Two peers share the ring, by their own account."""
+        told = [self.ask("POST", "/probe", {"target": node.node_id.hex()}) for node in (self.here, self.there)]
+        self.assertEqual([one["node_id"] for one in told], [self.here.node_id.hex(), self.there.node_id.hex()])
+        self.assertTrue(all(one["responsible_ppb"] > 0 for one in told))
+        self.assertLess(abs(sum(one["responsible_ppb"] for one in told) - 10**9), 3)
+        self.assertEqual(told[0]["num_resources"], self.here.storage.resources)
+        self.assertEqual(set(told[0]), {"node_id", "responsible_ppb", "num_resources", "uptime"})
+
+
 class StoreTests(OperatorTestCase):
     def values(self, kind: int, name: str, **more: str) -> Any:
         self.service.node = self.there

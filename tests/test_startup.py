@@ -88,24 +88,31 @@ class DecideTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.state = StateDirectory(Path(self.mktemp()))
         self.asked: list[str] = []
+        self.lan: Sequence[tuple[str, int]] | OSError = ()
         self.password = Path(self.mktemp())
         self.password.write_text("pw\n")
 
     def decide(self, dns: tuple[str, int] | None = None, **options: Any) -> Any:
         defaults = dict.fromkeys(("join", "join-file", "config", "account", "password-file"))
-        flags = dict.fromkeys(("no-discovery", "no-create", "client", "self-signed"), 0)
+        flags = dict.fromkeys(("no-discovery", "no-create", "client", "self-signed", "lan"), 0)
         given = {name.replace("_", "-"): value for name, value in options.items()}
 
         async def discover(overlay: str) -> tuple[str, int] | None:
             self.asked.append(overlay)
             return dns
 
-        values = {"overlay": "example.org", "node-id-digest": "sha256", **defaults, **flags, **given}
-        return self.successResultOf(Deferred.fromCoroutine(self.caught(values, discover)))
+        async def search() -> Sequence[tuple[str, int]]:
+            self.asked.append("LAN")
+            if isinstance(self.lan, OSError):
+                raise self.lan
+            return self.lan
 
-    async def caught(self, values: Any, discover: Any) -> Any:
+        values = {"overlay": "example.org", "node-id-digest": "sha256", **defaults, **flags, **given}
+        return self.successResultOf(Deferred.fromCoroutine(self.caught(values, discover, search)))
+
+    async def caught(self, values: Any, discover: Any, search: Any) -> Any:
         try:
-            return await decide(values, self.state, discover)
+            return await decide(values, self.state, discover, search)
         except StartError as e:
             return str(e)
 
@@ -145,6 +152,25 @@ class DecideTests(SynchronousTestCase):
         self.assertEqual(self.asked, [])
         self.decide()
         self.assertEqual(self.asked, ["example.org"])
+
+    def test_on_the_lan(self) -> None:
+        """Who finds its overlay there says how to join it, and does not found it; who cannot look neither."""
+        self.assertEqual(self.decide(lan=1), Found())
+        self.lan = [("192.0.2.1", 8443), ("2001:db8::1", 8443)]
+        self.patch(sys, "argv", ["/opt/bin/twistd", "-n", "p2psip", "--overlay", "example.org", "--state", "a b"])
+        said = self.decide(lan=1)
+        self.assertIn("example.org is on this LAN, at 192.0.2.1:8443 and [2001:db8::1]:8443", said)
+        self.assertIn("twistd -n p2psip --overlay example.org --state 'a b' --join TOKEN", said)
+        self.assertEqual(len(said.splitlines()), 1)
+        self.lan = OSError("Address already in use")
+        self.assertIn("Address already in use", self.decide(lan=1))
+        self.asked.clear()
+        self.assertEqual(self.decide(), Found())
+        self.assertEqual(self.decide(lan=1, join=TOKEN.encode()), JoinByToken(TOKEN))
+        self.assertEqual(self.decide(lan=1, dns=DNS), Discovered(*DNS))
+        self.assertNotIn("LAN", self.asked)
+        self.lay(*self.ENROLLED)
+        self.assertEqual(self.decide(lan=1), Rejoin())
 
     def test_forbidden_to_found(self) -> None:
         self.assertIn("--no-create", self.decide(no_create=1))

@@ -101,3 +101,45 @@ def authority_publish(node: NodeConnection, file: BinaryIO) -> None:
     """
     answer = node.ask("POST", "/authority/publish", {"document": file.read().decode("utf-8")})
     click.echo(f"configuration {answer['sequence']} is published")
+
+
+@authority.group()
+def bootstrap() -> None:
+    """The bootstrap nodes: where nodes that join look for the overlay first.
+
+    The configuration document names them; each change is a new document, sent to every node.
+    """
+
+
+@bootstrap.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def bootstrap_list(node: NodeConnection, as_json: bool) -> None:
+    """List them."""
+    answer = node.ask("GET", "/authority/bootstrap")
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo("\n".join(answer["bootstrap_nodes"]))
+
+
+@bootstrap.command("add")
+@click.argument("place", metavar="ADDRESS[:PORT]")
+@with_node
+def bootstrap_add(node: NodeConnection, place: str) -> None:
+    """Add a node that listens at ADDRESS (port 6084 unless given); IPv6 with a port is [ADDRESS]:PORT."""
+    _bootstrap(node, {"add": place})
+
+
+@bootstrap.command("remove")
+@click.argument("place", metavar="ADDRESS[:PORT]")
+@with_node
+def bootstrap_remove(node: NodeConnection, place: str) -> None:
+    """Remove one; not the last."""
+    _bootstrap(node, {"remove": place})
+
+
+def _bootstrap(node: NodeConnection, change: dict[str, str]) -> None:
+    answer = node.ask("POST", "/authority/bootstrap", change)
+    places = ", ".join(answer["bootstrap_nodes"])
+    click.echo(f"configuration {answer['sequence']} has the bootstrap nodes {places}")

@@ -12,7 +12,7 @@ from .. import __version__
 from .accounts import device, invite, user
 from .authority import authority
 from .decode import decode
-from .node import fetch, leave, lookup, ping, status, store
+from .node import fetch, leave, lookup, ping, probe, status, store
 
 
 class _Commands(click.Group):
@@ -51,5 +51,5 @@ def main() -> None:
     """
 
 
-for command in (user, device, invite, status, lookup, ping, fetch, store, leave, authority, decode):
+for command in (user, device, invite, status, lookup, ping, probe, fetch, store, leave, authority, decode):
     main.add_command(command)

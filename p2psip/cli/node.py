@@ -1,4 +1,4 @@
-"""``p2psip status``, ``lookup``, ``ping``, ``fetch``, ``store``, ``leave``."""
+"""``p2psip status``, ``lookup``, ``ping``, ``probe``, ``fetch``, ``store``, ``leave``."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def status(node: NodeConnection, as_json: bool) -> None:
     _print_turn(answer.get("turn") or {})
     if answer["links"]:
         print_table(
-            ("NODE", "PROTOCOL", "ADDRESS OR CANDIDATE PAIR", "RTT"),
+            ("NODE", "PROTOCOL", "CANDIDATE PAIR", "RTT"),
             [
-                (k["node_id"], k["protocol"], k["candidate_pair"] or k["address"], _milliseconds(k["rtt_ms"]))
+                (k["node_id"], k["protocol"], k["candidate_pair"], _milliseconds(k["rtt_ms"]))
                 for k in answer["links"]
             ],
         )
@@ -101,6 +101,27 @@ def ping(node: NodeConnection, target: str | None, count: int, as_json: bool) ->
             click.echo(f"answer from {answer['node_id']}: {answer['rtt_ms']:.1f} ms, {answer['hops']} hops")
     if as_json:
         print_json(answers)
+
+
+@click.command()
+@click.argument("target", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_node
+def probe(node: NodeConnection, target: str | None, as_json: bool) -> None:
+    """Ask a peer what it is responsible for (RELOAD Probe).
+
+    TARGET is a Node-ID, or a name: then the peer that is responsible for it answers. Without TARGET a random place of
+    the overlay is asked.
+    """
+    answer = node.ask("POST", "/probe", {"target": target})
+    if as_json:
+        print_json(answer)
+        return
+    part = answer.get("responsible_ppb", 0) / 1e7
+    resources, up = answer.get("num_resources", 0), answer.get("uptime", 0)
+    click.echo(
+        f"{answer['node_id']} is responsible for {part:.2f} % of the overlay, holds {resources} resources, up {up} s"
+    )
 
 
 @click.command()

@@ -14,6 +14,7 @@ from ..errors import (
     IncompatibleWithOverlay,
     InvalidMessage,
     MessageTooLarge,
+    NotFound,
     RELOADError,
     TTLExceeded,
     UnsupportedForwardingOption,
@@ -40,6 +41,7 @@ from .fragments import FRAGMENT_OFFSET, LAST_FRAGMENT, LEGAL_FRAGMENT, Fragment
 if TYPE_CHECKING:
     from ..config.document import Configuration
 
+NO_ROUTE = "no route"
 # Of the fixed part only what decides: token, overlay, version, TTL, fragment, length and those of the lists.
 _FIXED = Struct("!II2xBBII12xHHH")
 _CODE = Struct("!H")
@@ -116,6 +118,9 @@ class Routes(Protocol):
 
     def connected(self, node_id: NodeId, /) -> bool:
         """Whether there is an open link to `node_id` that is not failing; of whatever role."""
+
+    def way_in(self) -> NodeId | None:
+        """As long as this node is not part of the overlay: by whom it sends what it cannot route itself."""
 
 
 def answer_destinations(header: ForwardingHeader, previous_hop: NodeId) -> tuple[Destination, ...]:
@@ -212,7 +217,9 @@ class Router:
             return fault
         first, hop = self._decide(front)
         if isinstance(hop, Dropped):
-            return hop
+            # Who sends by way of us on purpose joins by us, and shall not wait for us in vain (s11.4).
+            lost = hop.cause == NO_ROUTE and front.request and first > front.lists
+            return self._refuse(NotFound("by way of a node that is not in the overlay"), front) if lost else hop
         if hop is None:
             return self._deliver(front)
         return self._forward(front, hop, first)
@@ -358,12 +365,12 @@ class Router:
         # directly connected".
         if self.routes.is_responsible(node_id):
             return Dropped("no such node")
-        return self.routes.next_hop(node_id, previous_hop) or Dropped("no route")
+        return self.routes.next_hop(node_id, previous_hop) or Dropped(NO_ROUTE)
 
     def _hop_to_resource(self, resource: bytes, previous_hop: NodeId | None) -> NodeId | Dropped:
         if len(resource) == self._id_size and self.routes.connected(NodeId(resource)):
             return NodeId(resource)  # RFC 6940 s10.3
-        return self.routes.next_hop(resource, previous_hop) or Dropped("no route")
+        return self.routes.next_hop(resource, previous_hop) or Dropped(NO_ROUTE)
 
     def _via_is_sound(self, data: bytes, pos: int, end: int) -> bool:
         """Whether a Via List holds nothing but Node-IDs and opaque IDs, as it must (RFC 6940 §6.3.2.2)."""

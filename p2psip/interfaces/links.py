@@ -32,7 +32,7 @@ class ILink(Interface):
     protocol: str = Attribute("The link protocol's name, such as 'TLS-TCP-FH-NO-ICE'.")
     address: str = Attribute("The other end's address, for people: '127.0.0.2:6084' or '[::1]:6084'.")
     outgoing: bool = Attribute("Whether we opened it.")
-    candidate_pair: str = Attribute("The candidate pair that ICE chose, for people; empty without ICE.")
+    candidate_pair: str = Attribute("The addresses of both ends, for people; with ICE the candidate pair chosen.")
     listening: str = Attribute("Where the other end takes new links, as far as this end knows; else empty.")
     rtt: float | None = Attribute("Smoothed round-trip time, seconds (RFC 6298); None before the first ACK.")
 

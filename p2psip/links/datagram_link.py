@@ -39,7 +39,7 @@ class DTLSLink(OverlayLink):
         self._due: IDelayedCall | None = None
         self._draining = False
         self._silent = False
-        self._pair: Callable[[], str] = lambda: ""
+        self._pair: Callable[[], str] | None = None
 
     def over_pair(self, pair: Callable[[], str], listening: str) -> None:
         """It runs over what ICE chose: `pair` tells that for people, `listening` where the other end listens."""
@@ -48,7 +48,7 @@ class DTLSLink(OverlayLink):
 
     @property
     def candidate_pair(self) -> str:
-        return self._pair()
+        return self._pair() if self._pair is not None else super().candidate_pair
 
     @property
     def rtt(self) -> float | None:

@@ -7,6 +7,7 @@ Binding, too, so that a node behind a NAT needs no STUN server but its peers.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from aioice import Candidate
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import LinkError
@@ -47,6 +49,9 @@ MOST_CHECKED = 16
 """Candidates of the other end that are checked at most: a stranger names them."""
 HALF_LIFE = 40.0
 """Seconds after which a half that was never concluded is freed: those of a request and all its retransmissions."""
+TELL_AGAIN = 600.0
+MOST_TOLD = 256
+"""Seconds until the log tells again why there is no connection to a node, and of how many nodes that is remembered."""
 FREE_UNUSED = 5.0
 """Seconds from the handshake until the candidates are freed that neither end uses."""
 LISTENING = b"p2psip-listening"
@@ -70,6 +75,7 @@ class _Seen:
 class ICELinks(DTLSLinks):
     """The links of one node with ICE; `reactor` is an IReactorUDP whose event loop is asyncio's."""
 
+    log = Logger()
     name = DTLS_UDP_SR
     link_type = int(OverlayLinkType.DTLS_UDP_SR)
     answers_stun = True
@@ -80,6 +86,7 @@ class ICELinks(DTLSLinks):
         self._seen: dict[SecuredConnection, _Seen] = {}
         self._listening_ports: dict[str, int] = {}
         self._background: set[asyncio.Future[Any]] = set()
+        self._told: OrderedDict[NodeId, float] = OrderedDict()
 
     def _listening_at(self) -> None:
         super()._listening_at()
@@ -162,6 +169,16 @@ class ICELinks(DTLSLinks):
             relays.relay_failed(relay)
         return negotiation
 
+    def failed(self, node_id: NodeId, error: LinkError) -> None:
+        """Tell the administrator why there is no connection to a node, once in a while."""
+        now = self.clock.seconds()
+        if now - self._told.get(node_id, -TELL_AGAIN) >= TELL_AGAIN:
+            self._told.pop(node_id, None)
+            self._told[node_id] = now
+            while len(self._told) > MOST_TOLD:
+                self._told.popitem(last=False)
+            self.log.warn("no connection to {node}: {error}", node=node_id.hex(), error=error)
+
     def negotiation_ended(self, negotiation: Negotiation) -> bool:
         """`negotiation` has come to its end; whether it had not before."""
         return self._negotiations.pop(negotiation, self) is None
@@ -234,8 +251,10 @@ class Negotiation:
             checkable = self._links.remote_candidates(candidates)
             await _from_asyncio(self._agent.choose(_text(ufrag), _text(password), checkable))
             connection = self._secure(expected, candidates)
-        except BaseException:
+        except BaseException as error:
             self.abandon()
+            if isinstance(error, LinkError):
+                self._links.failed(expected, error)
             raise
         self._end()
         await connection.opened

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
 from ..errors import LinkError
 from ..framing import Condition, StreamFraming
+from ..hostport import address_text
 from ..ids import NodeId
 from ..interfaces import ILink
 from ..security.identity import CertificateError, Identity
@@ -44,8 +46,9 @@ class OverlayLink(SecuredConnection):
 
     @property
     def candidate_pair(self) -> str:
-        """The candidate pair that ICE chose, for people; empty without ICE."""
-        return ""
+        """The addresses of both ends, for people; with ICE the candidate pair that it chose."""
+        here: Any = self.tls.getHost()
+        return f"{address_text(here.host, here.port)} -> {self.address}"
 
     @property
     def rtt(self) -> float | None:

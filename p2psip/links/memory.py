@@ -151,7 +151,11 @@ class MemoryLink:
     )  # fmt: skip
 
     protocol = MemoryLinkFactory.name
-    candidate_pair = ""
+
+    @property
+    def candidate_pair(self) -> str:
+        """The addresses of both ends."""
+        return f"{address_text(self.here, self._node.port)} -> {self.address}"
 
     def __init__(self, node: MemoryLinks, there: MemoryLinks, outgoing: bool, rtt: float) -> None:
         self.node_id = there.host.signer.node_id

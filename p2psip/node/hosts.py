@@ -134,7 +134,7 @@ class Links:
             self._node.count("link: bad-node")
             link.close(LinkError("its Node-ID was revoked"))
             return
-        self._node.bootstrap_cache.remember(link)
+        self._node.bootstrap_cache.met(link, bootstrap=not self._node.topology.joined)
         self._node.table.opened(link)
 
     def message_received(self, link: ILink, message: bytes) -> None:
@@ -215,7 +215,10 @@ class TopologyHost(_Host):
         return self._node.bootstrap.peers(self.configuration.bootstrap_nodes, self._node.table.links())
 
     def responsibility_changed(self) -> None:
-        self._node.replication.responsibility_changed()
+        node = self._node
+        node.replication.responsibility_changed()
+        # Whom else we have connected to may be a client, and gone tomorrow.
+        node.bootstrap_cache.refresh(filter(node.topology.routes_over, node.table.connected()))
 
     def lost_overlay(self) -> None:
         self._node.membership.lost_overlay()
@@ -282,6 +285,12 @@ class Routes:
 
     def connected(self, node_id: NodeId, /) -> bool:
         return self._node.table.link_to(node_id) is not None
+
+    def way_in(self) -> NodeId | None:
+        if self._node.topology.joined:
+            return None
+        # Who came to us may be on its way into the overlay by us.
+        return next((link.node_id for link in self._node.table.links() if link.outgoing), None)
 
 
 class Rejected:

@@ -114,8 +114,9 @@ class Membership:
             await deferLater(self._clock, wait)
         while True:
             try:
-                if attempt or not self._table.connected():
-                    await self._bootstrap.contact(self._configuration().bootstrap_nodes)
+                links = [link for node in self._table.connected() if (link := self._table.link_to(node))]
+                if attempt or not links:
+                    await self._bootstrap.contact_another(self._configuration().bootstrap_nodes, links)
                 await self._topology.join()
                 break
             except (RELOADError, LinkError, DeferredTimeout) as error:

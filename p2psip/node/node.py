@@ -36,7 +36,7 @@ from ..storage.replication import Replication
 from ..storage.verify import FetchVerifier
 from ..transport.app_attach import AppAttachments
 from ..transport.attach import Attachments, AttachQuota
-from ..transport.bootstrap import Bootstrap, BootstrapCache
+from ..transport.bootstrap import Bootstrap, BootstrapCache, Place
 from ..transport.configuration import ConfigurationUpdates
 from ..transport.connections import ConnectionTable
 from ..transport.dispatch import Dispatch
@@ -75,9 +75,9 @@ class Node:
 
     `storage` is closed by whoever made it, after `stop`.  `now` answers the time in seconds since 1970; `clock`
     and `random` are all the node's time and chance.  The link protocols are bound to `addresses` (none: all) and
-    `port`, and offered to others at `advertise`.  `verifier` replaces the one that judges by certificates, for
-    simulations.  With `client` the node does not become a peer.  After `found_after` seconds alone it founds the
-    overlay anew; None: never.
+    `port`, and offered to others at `advertise`.  `nearby` answers where there are bootstrap nodes on the LAN.
+    `verifier` replaces the one that judges by certificates, for simulations.  With `client` the node does not become
+    a peer.  After `found_after` seconds alone it founds the overlay anew; None: never.
 
     `save_configuration` is given each newer document.  `joined` is called each time that the node has become part
     of the overlay, `excluded` when it has left because it cannot follow a newer document.
@@ -100,6 +100,7 @@ class Node:
         port: int = 6084,
         advertise: Sequence[str] = (),
         bootstrap_cache: BootstrapCache | None = None,
+        nearby: Callable[[], Sequence[Place]] = tuple,
         save_configuration: Callable[[bytes], None] = lambda document: None,
         client: bool = False,
         found_after: float | None = None,
@@ -127,6 +128,7 @@ class Node:
         self.count = self.rejected.count
         self.trust = trust_of(configuration, now)
         self.bootstrap_cache = bootstrap_cache or BootstrapCache()
+        self._nearby = nearby
         verifier = verifier or Verifier(self.trust)
         self._wire_messages(verifier)
         self._wire_links(private_key, addresses, port, advertise)
@@ -215,7 +217,12 @@ class Node:
         build = factory.build_client if self._client else factory.build
         self.topology: ITopologyPlugin = build(host)
         self.bootstrap = Bootstrap(
-            self.node_id, self._connect_to_bootstrap, self.clock, self.random, self.bootstrap_cache
+            self.node_id,
+            self._connect_to_bootstrap,
+            self.clock,
+            self.random,
+            self.bootstrap_cache,
+            self._nearby,
         )
         self.membership = Membership(
             self.topology,

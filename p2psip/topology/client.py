@@ -16,7 +16,7 @@ from ..wire.chord import ChordUpdate, Full, Neighbors
 from ..wire.codec import Struct
 from ..wire.methods import LeaveAns, LeaveReq, UpdateAns
 from .chord import chord_resource_id, required_length
-from .membership import EXPECTED, Membership, resource, via
+from .membership import EXPECTED, Heard, Membership, resource, via
 
 ATTEMPTS = 6
 PAUSE = 0.5
@@ -29,6 +29,9 @@ class ChordClient:
 
     It sends neither Join nor Update, and routes all that it has to say over that peer.  By the peer's Updates
     it sees when another one becomes responsible, and attaches to that one (RFC 6940 §4.2.1).
+
+    Who is connected to it is led on over that peer as well, so that nodes can join by way of it: it may be a
+    bootstrap node (§11.4).  Of a peer it has lost it looks for the next one by those that have joined by it.
     """
 
     log = Logger()
@@ -56,10 +59,8 @@ class ChordClient:
         return False
 
     def next_hop(self, target: bytes, previous_hop: NodeId | None = None) -> NodeId | None:
-        """Our peer, whatever the target; before there is one, whoever we are connected to."""
-        if self._peer is not None:
-            return self._peer
-        return next(iter(self._host.connections.connected()), None)
+        """Our peer, whatever the target; None without one: others would send in circles what they join by."""
+        return self._peer
 
     def routes_over(self, node_id: NodeId) -> bool:
         """Whether `node_id` is our peer."""
@@ -107,10 +108,9 @@ class ChordClient:
                 if attempt:
                     await membership.sleep(pause * host.random.uniform(0.5, 1.0))
                     pause *= 2
-                links = host.connections.connected()
+                links = membership.ways_in()
                 if not links:
-                    error: Exception = LinkError("there is no link to any node of the overlay")
-                    continue
+                    raise LinkError("there is no link to any node of the overlay")
                 bootstrap = links[attempt % len(links)]
                 membership.correct(bootstrap)
                 try:
@@ -118,7 +118,7 @@ class ChordClient:
                     target = resource(offset(membership.me, 1), bootstrap)
                     self._peer = await host.connections.attach(target, send_update=True)
                 except EXPECTED as failed:
-                    error = failed
+                    error: Exception = failed
                 else:
                     return
             raise error
@@ -157,6 +157,7 @@ class ChordClient:
             raise InvalidMessage("not a Leave")
         if not request.body.leaving_peer_id == request.signer.node_id == request.previous_hop:
             raise Forbidden("a Leave speaks for its signer, over the signer's own link")
+        self._membership.heard.pop(request.signer.node_id, None)
         if request.signer.node_id == self._peer:
             self._peer = None
             self._move(None)
@@ -171,6 +172,7 @@ class ChordClient:
         if not isinstance(body, Neighbors | Full) or request.previous_hop != sender:
             return UpdateAns()
         me, predecessors = self._membership.me, body.predecessors
+        self._membership.heard[sender] = Heard(predecessors, body.successors, self._host.clock.seconds())
         if me in predecessors or me in body.successors:
             self._membership.correct(sender)  # we were a peer when it heard of us last
         elif sender == self._peer and predecessors and not within(me, predecessors[0], sender):
@@ -204,10 +206,11 @@ class ChordClient:
 
     def link_closed(self, node_id: NodeId) -> None:
         """If that was our peer, attach to the next one over whoever is left."""
+        self._membership.heard.pop(node_id, None)
         if node_id != self._peer or self._membership.stopped:
             return
         self._peer = None
-        if self._host.connections.connected():
+        if self._membership.ways_in():
             self._move(None)
         else:
             self._lost()

@@ -96,7 +96,8 @@ class Joining:
     async def _attempt(self, attempt: int) -> None:
         membership, repair = self._membership, self._repair
         host, me = membership.host, membership.me
-        links = host.connections.connected()
+        ways_in = membership.ways_in()
+        links = sorted(host.connections.connected(), key=lambda node_id: node_id not in ways_in)
         if not links:
             raise LinkError("there is no link to any node of the overlay")
         bootstrap = links[attempt % len(links)]

@@ -121,6 +121,15 @@ class Membership:
         """Whether there is a link to a node that is not failing."""
         return self.host.connections.link_to(node_id) is not None
 
+    def ways_in(self) -> Sequence[NodeId]:
+        """Those connected that one may join by: whom we connected to, or who has said that it is a peer.
+
+        Who only came to us may be on its way into the overlay by us.
+        """
+        connections = self.host.connections
+        linked = [(node_id, connections.link_to(node_id)) for node_id in connections.connected()]
+        return [n for n, link in linked if n in self.heard or (link is not None and link.outgoing)]
+
     def responsible(self, target: bytes) -> bool:
         """Whether `target` is ours now."""
         return self.joined and not self.leaving and self.table.responsible(target)

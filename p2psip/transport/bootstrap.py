@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -24,43 +25,67 @@ Place = tuple[str, int]
 
 CACHED = 10
 """RFC 6940 §11.4: "The suggested number of peers to cache is 10"."""
+MOST_MET = 512
+"""Of how many nodes is remembered where they listen, until they turn out to be peers."""
 AT_ONCE = 3
 """Bootstrap nodes that are tried at the same time."""
 PATIENCE = 10.0
 """Seconds that each of them is given."""
+MOST_NEARBY = 6
+"""How many places that somebody on the LAN names are tried at a time: they must not keep us from the others."""
 
 
 class BootstrapCache:
-    """Where others listen, if this node had links to them: the latest first, at most ten.
+    """Where peers listen, if this node had links to them: the latest first, at most ten (RFC 6940 §11.4).
 
-    `save` is called at each change.
+    `save` is called at each change of which these are.
     """
 
     def __init__(
         self, places: Iterable[Place] = (), save: Callable[[Sequence[Place]], None] | None = None
     ) -> None:
-        self._places = list(dict.fromkeys(places))[:CACHED]
+        self._places: Sequence[Place] = tuple(dict.fromkeys(places))[:CACHED]
         self._save = save
+        self._met: dict[NodeId, Place] = {}
 
     @property
     def places(self) -> Sequence[Place]:
         """The cached places, the latest first."""
-        return tuple(self._places)
-
-    def remember(self, link: ILink) -> None:
-        """Cache the other end of `link`, if it is known where it listens."""
-        place = parse_address(link.listening) if link.listening else None
-        if place is not None:
-            self.add(place)
+        return self._places
 
     def add(self, place: Place) -> None:
-        """Cache where another node listens."""
-        if self._places[:1] == [place]:
+        """Cache where another peer listens."""
+        self._replace((place, *(other for other in self._places if other != place)))
+
+    def met(self, link: ILink, bootstrap: bool) -> None:
+        """`link` is up.  Cache its other end where it is a bootstrap node, else not before it is known for a peer."""
+        place = listening_place(link)
+        if place is None:
             return
-        known = place in self._places
-        self._places = [place, *(other for other in self._places if other != place)][:CACHED]
-        if self._save is not None and not known:
-            self._save(self.places)
+        self._met.pop(link.node_id, None)
+        self._met[link.node_id] = place
+        if len(self._met) > MOST_MET:
+            del self._met[next(iter(self._met))]
+        if bootstrap:
+            self.add(place)
+
+    def refresh(self, peers: Iterable[NodeId]) -> None:
+        """Cache connected `peers`, as far as it is known where they listen, in place of those that are gone."""
+        # The link in use may be one that the peer has opened, beside the one that was met.
+        here = dict.fromkeys(self._met[node_id] for node_id in peers if node_id in self._met)
+        kept = [place for place in self._places if place in here]
+        new = [place for place in here if place not in self._places]
+        self._replace((*kept, *new, *(place for place in self._places if place not in here)))
+
+    def _replace(self, places: Sequence[Place]) -> None:
+        before, self._places = self._places, tuple(places[:CACHED])
+        if self._save is not None and set(before) != set(self._places):
+            self._save(self._places)
+
+
+def listening_place(link: ILink) -> Place | None:
+    """Where the other end of `link` listens, as far as that is known here."""
+    return parse_address(link.listening) if link.listening else None
 
 
 def load_places(path: Path) -> Sequence[Place]:
@@ -82,7 +107,10 @@ def save_places(path: Path, places: Sequence[Place]) -> None:
 
 
 class Bootstrap:
-    """Opens a link to whichever bootstrap node answers first, three being tried at once for ten seconds each."""
+    """Opens a link to whichever bootstrap node answers first, three being tried at once for ten seconds each.
+
+    `nearby` answers the places that are known from the LAN now.
+    """
 
     def __init__(
         self,
@@ -91,35 +119,45 @@ class Bootstrap:
         clock: IReactorTime,
         random: Random,
         cache: BootstrapCache,
+        nearby: Callable[[], Sequence[Place]] = tuple,
     ) -> None:
         self._node_id = node_id
         self._connect = connect
         self._clock = clock
         self._random = random
         self._cache = cache
+        self._nearby = nearby
 
     def contact(self, bootstrap_nodes: Iterable[Place], apart_from: Collection[Place] = ()) -> Deferred[ILink]:
-        """A link to one of the cached nodes or, after these, of `bootstrap_nodes`.
+        """A link to one of the cached nodes or, after these, of `bootstrap_nodes`, and then of those on the LAN.
 
         Fails with LinkError that names what was tried.
         """
-        cached = [place for place in self._cache.places if place not in apart_from]
-        configured = [
-            place
-            for place in dict.fromkeys(bootstrap_nodes)
-            if place not in cached and place not in apart_from
-        ]
-        self._random.shuffle(cached)
-        self._random.shuffle(configured)
-        return _Contact(self, [*cached, *configured]).found
+        seen = set(apart_from)
+        order: list[Place] = []
+        for places, most in ((self._cache.places, None), (bootstrap_nodes, None), (self._nearby(), MOST_NEARBY)):
+            new = [place for place in dict.fromkeys(places) if place not in seen]
+            self._random.shuffle(new)
+            order += new[:most]
+            seen.update(new)
+        return _Contact(self, order).found
 
     def peers(self, bootstrap_nodes: Sequence[Place], links: Iterable[ILink]) -> Deferred[Sequence[NodeId]]:
         """See `ITopologyHost.bootstrap_peers`: one that there is no link of ours to, else those of `links`."""
-        places = [*self._cache.places, *bootstrap_nodes]
-        ours = {parse_address(link.listening): link.node_id for link in links if link.listening}
-        connected = [ours[place] for place in dict.fromkeys(places) if place in ours]
-        found = self.contact(bootstrap_nodes, [place for place in places if place in ours])
+        ours = {place: link.node_id for link in links if (place := listening_place(link))}
+        places = dict.fromkeys((*self._cache.places, *bootstrap_nodes, *self._nearby()))
+        connected = [ours[place] for place in places if place in ours]
+        found = self.contact(bootstrap_nodes, ours)
         return found.addCallbacks(lambda link: [link.node_id], lambda failure: connected)
+
+    def contact_another(self, bootstrap_nodes: Sequence[Place], links: Sequence[ILink]) -> Deferred[Any]:
+        """A link to a bootstrap node to which `links` has none: those linked may be out of the overlay themselves.
+
+        They have to do where no other answers within ten seconds; fails with LinkError where there are none.
+        """
+        ours = [place for link in links if (place := listening_place(link))]
+        found = self.contact(bootstrap_nodes, ours)
+        return found.addTimeout(PATIENCE, self._clock).addErrback(lambda failure: None) if links else found
 
     def _open(self, place: Place) -> Deferred[ILink]:
         return self._connect(*place).addTimeout(PATIENCE, self._clock).addCallback(self._not_ourselves)

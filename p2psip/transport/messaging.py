@@ -356,11 +356,15 @@ class _Sending:
         """
         messaging = self._messaging
         router = messaging._router
+        destinations = router.without_self(self._destination_list)
         try:
-            ours = router.route(self._destination_list) is None
+            ours = router.route(destinations) is None
         except Unroutable as error:
-            messaging._count(f"unroutable: {error}")
-            return
+            way_in = router.routes.way_in()
+            if way_in is None:
+                messaging._count(f"unroutable: {error}")
+                return
+            destinations, ours = (NodeDestination(node_id=way_in), *destinations), False
         if ours:
             self._transmit_to_ourselves(transaction_id)
             return
@@ -375,7 +379,6 @@ class _Sending:
                 self._certificates,
                 self._extensions,
             )
-        destinations = router.without_self(self._destination_list)
         sequence = ANY_SEQUENCE if self._code == MessageCode.CONFIG_UPDATE_REQ else None
         data = compose(configuration, transaction_id, destinations, self._sealed, sequence=sequence)
         if len(data) > configuration.max_message_size:

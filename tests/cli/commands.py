@@ -15,12 +15,14 @@ from p2psip.cli.main import main
 from p2psip.control import Call, ControlError, ControlServer, Route
 
 ROUTES = (
-    *(("GET", "/status"), ("GET", "/lookup"), ("POST", "/ping"), ("POST", "/fetch"), ("POST", "/store")),
+    *(("GET", "/status"), ("GET", "/lookup"), ("POST", "/ping"),
+    ("POST", "/probe"), ("POST", "/fetch"), ("POST", "/store")),
     *(("POST", "/leave"), ("GET", "/users"), ("POST", "/users"), ("POST", "/users/import"), ("POST", "/invitations")),
     *(("DELETE", "/users/{name}"), ("POST", "/users/{name}/password"), ("GET", "/users/{name}/devices")),
     *(("POST", "/users/{name}/devices"), ("DELETE", "/users/{name}/devices/{device}")),
     *(("POST", "/authority/export"), ("POST", "/authority/import"), ("POST", "/authority/publish")),
     *(("POST", "/authority/expel"), ("GET", "/authority/log")),
+    *(("GET", "/authority/bootstrap"), ("POST", "/authority/bootstrap")),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import stat
 from pathlib import Path
 
@@ -55,6 +56,17 @@ class AuthorityTests(CommandTestCase):
                 ("POST /authority/import", {"archive": sealed, "passphrase": "secret"}),
             ],
         )
+
+    async def test_bootstrap_nodes(self) -> None:
+        answer = {"bootstrap_nodes": ["192.0.2.1:6084", "[2001:db8::1]:7000"], "sequence": 8}
+        self.answers["GET /authority/bootstrap"] = self.answers["POST /authority/bootstrap"] = answer
+        listed = await self.output("authority", "bootstrap", "list")
+        self.assertEqual(listed, "192.0.2.1:6084\n[2001:db8::1]:7000\n")
+        self.assertEqual(json.loads(await self.output("authority", "bootstrap", "list", "--json")), answer)
+        for command in ("add", "remove"):
+            said = await self.output("authority", "bootstrap", command, "192.0.2.1")
+            self.assertIn("configuration 8 has the bootstrap nodes 192.0.2.1:6084, [2001:db8::1]:7000", said)
+            self.assertEqual(self.calls[-1], ("POST /authority/bootstrap", {command: "192.0.2.1"}))
 
     async def test_publish(self) -> None:
         self.answers["POST /authority/publish"] = {"sequence": 7}

@@ -17,7 +17,7 @@ STATUS: dict[str, Any] = {
     "fingers": [],
     "links": [
         {"node_id": "cd" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6084",
-         "candidate_pair": "", "rtt_ms": 1.26},
+         "candidate_pair": "[::1]:40000 -> [::1]:6084", "rtt_ms": 1.26},
         {"node_id": "ef" * 16, "protocol": "DTLS-UDP-SR", "address": "[::1]:6085",
          "candidate_pair": "host [::1]:7000 -> host [::1]:6085", "rtt_ms": None},
     ],
@@ -92,6 +92,15 @@ class LookupTests(CommandTestCase):
 
 
 class OverlayTests(CommandTestCase):
+    async def test_probe(self) -> None:
+        told = {"node_id": "ab", "responsible_ppb": 333_000_000, "num_resources": 4, "uptime": 7}
+        self.answers["POST /probe"] = told
+        self.assertEqual(
+            await self.output("probe", "ab"),
+            "ab is responsible for 33.30 % of the overlay, holds 4 resources, up 7 s\n",
+        )
+        self.assertEqual(json.loads(await self.output("probe", "--json")), told)
+
     async def test_ping(self) -> None:
         self.answers["POST /ping"] = {"node_id": "ab", "rtt_ms": 1.234, "hops": 2}
         self.assertEqual(

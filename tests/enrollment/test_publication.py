@@ -35,7 +35,7 @@ class PublicationTests(SynchronousTestCase):
         self.assertEqual(self.first.bootstrap_nodes, (("192.0.2.1", 6084),))
         self.assertEqual(self.first.enrollment_servers, ("https://192.0.2.1:8443/enroll",))
         self.assertEqual(self.first.configuration_signers, (self.authority.configuration_signer().node_id,))
-        self.assertEqual(set(self.first.kinds), {0x1, 0x3, 0x10})
+        self.assertEqual(set(self.first.kinds), {0x1, 0x2, 0x3, 0x10})
         self.assertEqual({k.signer for k in self.first.kinds.values()}, {self.authority.kind_signer().node_id})
 
     def test_kinds(self) -> None:
@@ -43,7 +43,7 @@ class PublicationTests(SynchronousTestCase):
         self.assertEqual({kind for usage in installed().usages for kind in usage.kinds}, set(KINDS))
         kind = replace(KINDS[0], kind_id=0xF0000001, name="")
         document = first_document(self.authority, [], [], NOW, [*KINDS, kind])
-        self.assertEqual(set(accept_first(document, OVERLAY, NOW).kinds), {0x1, 0x3, 0x10, 0xF0000001})
+        self.assertEqual(set(accept_first(document, OVERLAY, NOW).kinds), {0x1, 0x2, 0x3, 0x10, 0xF0000001})
 
     def test_next(self) -> None:
         """Members of the first accept it; what is not changed stays."""

@@ -14,6 +14,7 @@ from p2psip.errors import (
     IncompatibleWithOverlay,
     InvalidMessage,
     MessageTooLarge,
+    NotFound,
     RELOADError,
     TTLExceeded,
     UnsupportedForwardingOption,
@@ -82,6 +83,9 @@ class Topology:
 
     def connected(self, node_id: NodeId, /) -> bool:
         return node_id in self.links
+
+    def way_in(self) -> NodeId | None:
+        return None
 
 
 class RouterTestCase(SynchronousTestCase):
@@ -188,7 +192,16 @@ class ForwardingTests(RouterTestCase):
     def test_nobody_to_forward_to(self) -> None:
         self.topology.default = None
         self.assertDropped(self.receive(self.message(nodes("E"))), "no route")
+        self.assertDropped(self.receive(self.message(nodes("ME"), code=MessageCode.PING_ANS)), "no route")
         self.assertDropped(self.receive(self.message([resource(b"R")])), "no route")
+
+    def test_by_way_of_us_to_nowhere(self) -> None:
+        """Who joins by way of a node that is not in the overlay is told so, and need not wait for it."""
+        self.topology.default = None
+        for destinations in ([*nodes("M"), resource(b"R")], nodes("ME")):
+            verdict = self.receive(self.message(destinations))
+            assert isinstance(verdict, Refused)
+            self.assertIsInstance(verdict.error, NotFound)
 
     def test_not_back_where_it_came_from(self) -> None:
         """The topology is told from whom a message came; one of ours came from nobody (docs/decisions/0013)."""

@@ -126,6 +126,7 @@ class Host:
         self.random = Random(node_id)
         self.connections = self
         self.alive = True
+        self.outgoing = True
         self.links: dict[NodeId, int] = {}
         self.stored: set[bytes] = set()
         self.handed_over: list[tuple[NodeId, bytes, bytes]] = []
@@ -193,6 +194,7 @@ class Host:
         body: Struct,
         signer: object = None,
         certificates: Sequence[bytes] = (),
+        extensions: Sequence[object] = (),
     ) -> Deferred[Answer]:
         answered: Deferred[Answer] = Deferred()
         self.world.note(self, f"{describe(body)} to {self.world.route(destination_list)}")

@@ -928,6 +928,35 @@ class ClientTests(ChordTestCase):
         self.assertEqual(client.times_lost, 1)
         self.assertFalse(client.topology.joined)
 
+    def test_joined_by_way_of_it(self) -> None:
+        """A node joins by a client alone; by that node the client finds its next peer. [6940-10.5-1]"""
+        hosts = self.ring(2, 7, 12)
+        client = self.client(5, hosts[2])
+        hosts[2].link_down(client.node_id)
+        client.link_down(hosts[2].node_id)
+        joining = self.host(10)
+        joined = joining.start(client)
+        self.world.clock.advance(5)
+        self.successResultOf(joined)
+        self.assertEqual(self.table(joining)["successors"][0], self.world.name(hosts[2].node_id))
+        client.outgoing = False
+        self.world.kill(hosts[1])
+        self.world.clock.advance(20)
+        self.assertEqual(self.peer_of(client), joining.node_id.hex())
+        self.assertEqual(client.times_lost, 0)
+
+    def test_only_strangers_left(self) -> None:
+        """Whoever came to a client to join by it cannot lead it back: the host is told at once."""
+        hosts = self.ring(2, 7, 12)
+        client = self.client(5, hosts[1])
+        client.outgoing = False
+        self.world.link(self.host(10), client)
+        self.world.kill(hosts[1])
+        self.world.clock.advance(1)
+        self.assertEqual(client.times_lost, 1)
+        self.assertIsNone(client.topology.next_hop(node(1), node(10)))
+        self.failureResultOf(client.topology.join(), LinkError)
+
     def test_peer_leaves(self) -> None:
         """A Leave of its peer moves it as well."""
         hosts = self.ring(2, 7, 12)

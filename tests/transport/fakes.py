@@ -124,6 +124,7 @@ class Peer:
         self.doubted: list[NodeId] = []
         random = Random(node_id)
         self.table = ConnectionTable(node_id, clock, lambda _: None, lambda _: None, lambda _: False)
+        self.entrance: NodeId | None = None
         self.router = Router(node_id, configuration, self)
         self.transactions = Transactions(clock, random, self.count)
         self.messaging = Messaging(
@@ -170,6 +171,9 @@ class Peer:
 
     def connected(self, node_id: NodeId) -> bool:
         return self.table.link_to(node_id) is not None
+
+    def way_in(self) -> NodeId | None:
+        return self.entrance
 
     def link(self, other: Peer) -> tuple[PairedLink, PairedLink]:
         """Open a link to `other`; both ends of it."""

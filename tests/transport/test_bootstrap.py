@@ -13,9 +13,12 @@ from p2psip.errors import LinkError
 from p2psip.ids import NodeId
 from p2psip.interfaces import ILink
 from p2psip.transport.bootstrap import (
+    MOST_MET,
+    MOST_NEARBY,
     Bootstrap,
     BootstrapCache,
     Place,
+    listening_place,
     load_places,
     save_places,
 )
@@ -81,6 +84,34 @@ class BootstrapTests(SynchronousTestCase):
         self.failureResultOf(found, LinkError)
         self.assertTrue(link.closed)
 
+    def test_on_the_lan(self) -> None:
+        """What the LAN names comes after all others, each place once, and six of them at most."""
+        nearby = [("b", 1), *((f"10.0.0.{number}", 1) for number in range(20))]
+        bootstrap = Bootstrap(
+            OURS, self.connect, self.clock, Random(3), BootstrapCache([("a", 1)]), lambda: nearby
+        )
+        self.assertEqual(self.trials(bootstrap.contact([("b", 1)]))[:2], [("a", 1), ("b", 1)])
+        self.assertEqual(len(set(self.tried)), len(self.tried))
+        self.assertEqual(len(self.tried), 2 + MOST_NEARBY)
+
+    def trials(self, found: Deferred[ILink]) -> list[Place]:
+        """Every place that is tried, when none answers."""
+        failed = found.addErrback(lambda failure: None)
+        while not failed.called:
+            next(each for each in self.opening.values() if not each.called).errback(LinkError("refused"))
+        return self.tried
+
+    def test_another(self) -> None:
+        """Who is linked but not in the overlay does not keep us from the others; without these he has to do."""
+        link = FakeLink(OTHER, outgoing=True, address="10.0.0.1:1")
+        places = [("10.0.0.1", 1), ("10.0.0.2", 2)]
+        another = self.bootstrap().contact_another(places, [link])
+        self.assertEqual(self.tried, [("10.0.0.2", 2)])
+        self.clock.advance(10)
+        self.assertIsNone(self.successResultOf(another))
+        self.assertIsNone(self.successResultOf(self.bootstrap().contact_another(places[:1], [link])))
+        self.failureResultOf(self.bootstrap().contact_another([], []), LinkError)
+
     def test_cancel(self) -> None:
         """Giving up ends every attempt."""
         found = self.bootstrap().contact([("a", 1), ("b", 1)])
@@ -90,18 +121,43 @@ class BootstrapTests(SynchronousTestCase):
 
 
 class CacheTests(SynchronousTestCase):
-    def test_remember(self) -> None:
-        """Only nodes that we reached ourselves are cached, the latest first, ten at most. [6940-11.4-6]"""
+    def test_refresh(self) -> None:
+        """Peers that we reached ourselves take the place of those that are gone; ten at most. [6940-11.4-6]"""
         saved: list[list[Place]] = []
-        cache = BootstrapCache((), lambda places: saved.append(list(places)))
-        cache.remember(FakeLink(OTHER, outgoing=False, address="127.0.0.3:50000"))
-        self.assertEqual(cache.places, ())
-        for number in range(12):
-            cache.remember(FakeLink(OTHER, outgoing=True, address=f"127.0.0.{number}:6084"))
-        cache.remember(FakeLink(OTHER, outgoing=True, address="[::1]:6085"))
+        cache = BootstrapCache([("gone", 1)], lambda places: saved.append(list(places)))
+        peers = [NodeId(bytes((number,)) * 16) for number in range(10)]
+        for number, peer in enumerate(peers):
+            cache.met(FakeLink(peer, outgoing=True, address=f"127.0.0.{number}:6084"), bootstrap=False)
+            cache.met(FakeLink(peer, outgoing=False, address=f"127.0.0.{number}:50000"), bootstrap=False)
+        self.assertEqual(saved, [])
+        cache.refresh([*peers[:9], OTHER])
+        self.assertEqual(cache.places[-1], ("gone", 1))
+        cache.refresh(peers[1:])
+        self.assertEqual(cache.places[-2:], (("127.0.0.9", 6084), ("127.0.0.0", 6084)))
         self.assertEqual(len(cache.places), 10)
-        self.assertEqual(cache.places[:2], (("::1", 6085), ("127.0.0.11", 6084)))
-        self.assertEqual(saved[-1], list(cache.places))
+        cache.refresh(reversed(peers[1:]))
+        self.assertEqual(saved[1:], [list(cache.places)])
+
+    def test_bootstrap_node(self) -> None:
+        """By whom we joined is cached at once, the latest first; of all others a bounded number is remembered."""
+        cache = BootstrapCache([("gone", 1)])
+        cache.met(FakeLink(OTHER, outgoing=True, address="[::1]:6085"), bootstrap=True)
+        self.assertEqual(cache.places, (("::1", 6085), ("gone", 1)))
+        first, *others = [NodeId(number.to_bytes(16)) for number in range(1, MOST_MET + 2)]
+        for node_id in (first, *others):
+            cache.met(FakeLink(node_id, outgoing=True, address="127.0.0.1:6084"), bootstrap=False)
+        cache.refresh([first])
+        self.assertEqual(len(cache.places), 2)
+        cache.refresh(others[:1])
+        self.assertEqual(cache.places[0], ("127.0.0.1", 6084))
+
+    def test_where_it_listens(self) -> None:
+        """The address of a link is no place to find a peer again where it came to us, or ICE connected us."""
+        link = FakeLink(OTHER, outgoing=True, address="[::1]:6085")
+        self.assertEqual(listening_place(link), ("::1", 6085))
+        link.listening = ""
+        self.assertIsNone(listening_place(link))
+        self.assertIsNone(listening_place(FakeLink(OTHER, outgoing=False)))
 
     def test_add(self) -> None:
         """Where a node says that it listens is as good as where it was reached."""
