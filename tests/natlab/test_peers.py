@@ -87,6 +87,16 @@ class ThreePeersTests(PeersTestCase):
         self.link(a, b)
         self.assert_peers(p, a, b)
 
+    def test_ipv6(self) -> None:
+        """Where both homes have IPv6, behind a firewall that lets answers in, no address is translated."""
+        world = self.world(*ThreePeers(Home("a", ipv6=True), Home("b", ipv6=True)).nodes())
+        lab = world.lab
+        p = world.founder("--bind", lab.address6("p"), address=lab.address("p"))
+        a, b = (world.join(p, "--bind", lab.address6(name), address=lab.address(name)) for name in "ab")
+        pair = self.link(a, b)["candidate_pair"]
+        self.assertRegex(pair, r"^host \[2001:\S+ -> (host|prflx) \[2001:\S+$")
+        self.assert_peers(p, a, b)
+
     def test_two_symmetric_nats(self) -> None:
         """Only a relay joins them, which they found in the overlay. [6940-9-1] [6940-9-5]"""
         symmetric = NATKind.SYMMETRIC
