@@ -1,4 +1,4 @@
-"""What bounds the benchmarks of messages, measured in the same run: signatures, and TLS in Twisted."""
+"""What bounds the benchmarks of messages, measured in the same run: signatures, and Twisted alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet import asyncioreactor
 from twisted.internet.defer import Deferred
@@ -23,6 +26,23 @@ def signature_rates(seconds: float = 0.5) -> dict[str, float]:
         "sign": _rate(lambda: key.sign(data, algorithm), seconds),
         "verify": _rate(lambda: public.verify(signature, data, algorithm), seconds),
     }
+
+
+def handshakes_allowed(key: Any, seconds: float = 0.5) -> float:
+    """(D)TLS handshakes in a second of one core's time, if each took nothing but what both ends must do.
+
+    That is a signature and a verification with `key`, of P-256 or RSA, and a key exchange over X25519.
+    """
+    public, data, digest = key.public_key(), bytes(500), SHA256()
+    of_rsa = (PSS(MGF1(digest), digest.digest_size), digest)
+    scheme: tuple[Any, ...] = of_rsa if isinstance(key, RSAPrivateKey) else (ECDSA(digest),)
+    other = X25519PrivateKey.generate().public_key()
+
+    def of_one_end() -> None:
+        public.verify(key.sign(data, *scheme), data, *scheme)
+        X25519PrivateKey.generate().exchange(other)
+
+    return _rate(of_one_end, seconds) / 2
 
 
 def _rate(operation: Callable[[], object], seconds: float) -> float:

@@ -32,7 +32,7 @@ MOST_STREAMS: Final = 10_000
 """Connections of phones, where the system allows twice as many descriptors."""
 EXPIRY_SECONDS: Final = 1.0
 """How often bindings that have ended are looked for."""
-_REFUSING: Final = ("malformed", "overloaded")
+_REFUSING: Final = ("malformed", "overloaded", "request too large", "response too large")
 """Of what the edge counts, the refusals."""
 
 

@@ -91,6 +91,7 @@ class Operator:
             return {
                 "node_id": "", "overlay": service.overlay, "user_name": "", "role": "", "joined": False, "uptime": 0,
                 "neighbors": {"predecessors": [], "successors": []}, "fingers": [], "links": [],
+                "applications": [],
                 "stored": {"resources": 0, "values": 0, "bytes": 0},
                 "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {}, "turn": {},
                 "phase": service.phase,

@@ -324,6 +324,13 @@ class ThreeNodesTests(SynchronousTestCase):
         theirs.transport.write(b"200 OK")
         self.world.run(1)
         self.assertEqual((ours.data, theirs.data), (b"200 OK", b"REGISTER"))
+        for node, other in ((first, second), (second, first)):
+            (shown,) = node.status()["applications"]
+            self.assertEqual((shown["node_id"], shown["application"]), (other.node_id.hex(), 5060))
+        ours.transport.loseConnection()
+        self.world.run(1)
+        for node in (first, second):
+            self.assertEqual(node.status()["applications"], [])
 
     def test_renewed_certificate(self) -> None:
         """A node goes on with a renewed certificate; one for another Node-ID is refused."""

@@ -44,6 +44,14 @@ def status(node: NodeConnection, as_json: bool) -> None:
                 for k in answer["links"]
             ],
         )
+    if answer["applications"]:
+        print_table(
+            ("NODE", "APPLICATION", "PROTOCOL", "ADDRESS OR CANDIDATE PAIR"),
+            [
+                (k["node_id"], str(k["application"]), k["protocol"], k["candidate_pair"] or k["address"])
+                for k in answer["applications"]
+            ],
+        )
     if answer["rejected"]:
         print_table(("REJECTED", "TIMES"), sorted(answer["rejected"].items()))
 

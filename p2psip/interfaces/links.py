@@ -83,6 +83,13 @@ class IApplicationConnection(Interface):
     identity: Identity = Attribute("The certificate that the other end showed.")
     application: int = Attribute("The Application-ID.")
     address: str = Attribute("The other end's address, for people.")
+    protocol: str = Attribute("What carries it, for people: 'TLS-TCP' or 'DTLS-UDP'.")
+    candidate_pair: str = Attribute("The candidate pair that ICE chose, for people; empty without ICE.")
+    is_open: bool = Attribute("Whether it has not ended.")
+    record_size: int | None = Attribute(
+        "Most bytes of one write: over datagrams each is a record, received whole by one dataReceived, or lost, or "
+        "out of order; an empty one is not sent.  None: a stream."
+    )
 
     def start(protocol: IProtocol) -> None:
         """Hand the connection to `protocol`; what came in meanwhile is delivered first."""

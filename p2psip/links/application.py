@@ -1,6 +1,8 @@
-"""Application connections: a secured stream between two nodes for another protocol (RFC 6940 §6.5.2)."""
+"""Application connections: secured, between two nodes, for another protocol (RFC 6940 §6.5.2)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -12,7 +14,7 @@ from ..interfaces import IApplicationConnection
 from ..security.identity import Identity
 
 MOST_BUFFERED = 65536
-"""Bytes kept for a protocol that was not started yet; then reading pauses."""
+"""Bytes kept for a protocol that was not started yet; then reading pauses, and what comes by datagrams is lost."""
 
 
 @implementer(IApplicationConnection)
@@ -22,16 +24,36 @@ class ApplicationConnection(Protocol):
     After `start` the protocol has the transport for its own: it writes, registers producers and closes there.
     """
 
-    def __init__(self, identity: Identity, node_id: NodeId, application: int, address: str) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        node_id: NodeId,
+        application: int,
+        address: str,
+        protocol: str,
+        record_size: int | None = None,
+        pair: Callable[[], str] = str,
+    ) -> None:
         self.identity = identity
         self.node_id = node_id
         self.application = application
         self.address = address
+        self.protocol = protocol
+        self.record_size = record_size
+        self._pair = pair
         self._protocol: IProtocol | None = None
         self._early: list[bytes] = []
         self._early_bytes = 0
         self._paused = False
         self._lost: Failure | None = None
+
+    @property
+    def candidate_pair(self) -> str:
+        return self._pair()
+
+    @property
+    def is_open(self) -> bool:
+        return self._lost is None
 
     def start(self, protocol: IProtocol) -> None:
         """Hand the connection to `protocol`; what came in meanwhile is delivered first."""
@@ -58,9 +80,11 @@ class ApplicationConnection(Protocol):
         if self._protocol is not None:
             self._protocol.dataReceived(data)
             return
+        if self.record_size is not None and self._early_bytes >= MOST_BUFFERED:
+            return  # nothing can pause datagrams
         self._early.append(data)
         self._early_bytes += len(data)
-        if self._early_bytes >= MOST_BUFFERED and not self._paused:
+        if self._early_bytes >= MOST_BUFFERED and self.record_size is None and not self._paused:
             self._paused = True
             transport: ITransport | None = self.transport
             transport.pauseProducing()  # type: ignore[union-attr]

@@ -91,10 +91,17 @@ class DTLSLink(OverlayLink):
         if self._draining and not self._framing.backlog:
             self.disconnect(self.reason)
             return
-        self._stop_waiting()
         due = self._framing.next_timeout(now)
         if due is not None and not self.closing:
-            self._due = self._host.clock.callLater(max(0.0, due - now), self._due_now)
+            self._wait_until(due, now)
+
+    def _wait_until(self, due: float, now: float) -> None:
+        """Work again at `due`, or earlier: a timer that is set is left to run, since nearly every ACK moves `due`."""
+        delay = max(0.0, due - now)
+        if self._due is None:
+            self._due = self._host.clock.callLater(delay, self._due_now)
+        elif due < self._due.getTime():
+            self._due.reset(delay)
 
     def _due_now(self) -> None:
         self._due = None
@@ -145,5 +152,5 @@ class DTLSLink(OverlayLink):
         if framing.fault is not None:
             host.owner.link_rejected("framing", self.address)
             self.disconnect(framing.fault)
-        elif not self.closing:
-            self._work()
+        elif message is None and not self.closing:
+            self._work()  # an ACK, most likely; a message changes nothing of what is to be sent

@@ -24,6 +24,7 @@ HANDSHAKE_MTU = 548
 576 less the headers of IP and UDP)."""
 
 _RECORD_HEADER = 13
+_APPLICATION_DATA = 23
 
 
 class Carrier(Protocol):
@@ -101,14 +102,14 @@ class DTLSTransport:
         """A datagram of this association has come; what is not sound is dropped, as RFC 6347 §4.1.2.7 wants."""
         if self.connected:
             self._connection.bio_write(datagram)
-            self._advance()
+            self._advance(self.established and _is_one_record_of_data(datagram))
 
     def unreachable(self) -> None:
         """The other end's machine says that nobody listens there: a hard ICMP error (RFC 6940 §6.6.3.1)."""
         self._lose(Failure(ConnectionLost("nobody listens there any more")))
 
-    def _advance(self) -> None:
-        """Let OpenSSL work on what came in."""
+    def _advance(self, data_alone: bool = False) -> None:
+        """Let OpenSSL work on what came in; with `data_alone` that is one record, which it has no answer to."""
         connection = self._connection
         try:
             if not self.established:
@@ -120,6 +121,8 @@ class DTLSTransport:
                 self._protocol.handshakeCompleted()
             while self.connected:
                 self._protocol.dataReceived(connection.recv(MOST_RECORD))
+                if data_alone:
+                    return
         except SSL.WantReadError:
             self._flush()
             self._set_timer()
@@ -234,6 +237,14 @@ class DTLSTransport:
 
     def unregisterProducer(self) -> None:
         self._producer = None
+
+
+def _is_one_record_of_data(datagram: bytes) -> bool:
+    return (
+        len(datagram) > _RECORD_HEADER
+        and datagram[0] == _APPLICATION_DATA
+        and _RECORD_HEADER + int.from_bytes(datagram[11:13], "big") == len(datagram)
+    )
 
 
 def _address(place: tuple[str, int]) -> IPv4Address | IPv6Address:

@@ -276,7 +276,8 @@ class Negotiation:
             if agent.rtt is not None:
                 link.seed(agent.rtt)
         else:
-            connection = SecuredApplication(links, address, outgoing, expected, self._application)
+            connection = application = SecuredApplication(links, address, outgoing, expected, self._application)
+            application.pair = lambda: agent.pair_text
         ssl = SSL.Connection(links.connecting.current(), None)
         if outgoing:
             ssl.set_connect_state()

@@ -65,6 +65,9 @@ class MemoryNetwork:
         self.random = random
         self.latency = latency
         self.loss = loss
+        self.record_size: int | None = None
+        """Of the application connections that are made from now on: these carry records, which `loss` takes as well;
+        None: they are streams."""
         self.observe: Callable[[MemoryLink, bytes], None] | None = None
         """Told of each message that is sent, before anything becomes of it."""
         self.counters: Counter[str] = Counter()
@@ -456,18 +459,31 @@ class MemoryLinks:
             offer.node.host.owner.link_rejected("other Node-ID", self.address)
             raise LinkError(f"connection to {text} closed")
         offer.end()
+        record_size = self.network.record_size
+        records = record_size is not None
         ours, theirs = MemoryStream.pair(
             self.network.clock,
             lambda: self.network.latency(self.address, address),
             (self.address, port),
             (address, port),
+            lambda: self._arrives(address, records),
+            records,
         )
         peer = offer.node.host.signer
-        mine = ApplicationConnection(peer.identity, expected, application, text)
-        accepted = ApplicationConnection(
-            self.host.signer.identity, offer.expected, offer.application, address_text(self.address, port)
+        mine = ApplicationConnection(
+            peer.identity, expected, application, text, self.name, record_size
         )
+        accepted = ApplicationConnection(
+            self.host.signer.identity, offer.expected, offer.application, address_text(self.address, port),
+            self.name, record_size,
+        )  # fmt: skip
         ours.serve(mine)
         theirs.serve(accepted)
         offer.connection.callback(accepted)
         return mine
+
+    def _arrives(self, there: str, records: bool) -> bool:
+        """Whether what an application sends to or from `there` now comes through."""
+        network = self.network
+        lost = records and network.loss and network.random.random() < network.loss
+        return network.reachable(self.address, there) and not lost

@@ -16,6 +16,7 @@ from ..interfaces import IApplicationConnection
 from ..security.identity import Identity
 from ..wire.methods import IceCandidate
 from .application import ApplicationConnection
+from .dtls import MOST_RECORD, DTLSTransport
 from .handshake import Secured, SecuredConnection
 
 OFFER_TIME = 10.0
@@ -53,9 +54,16 @@ class SecuredApplication(SecuredConnection):
     ) -> None:
         super().__init__(service, address, outgoing, expected)
         self._application = application
+        self.pair: Callable[[], str] = str
+        """The candidate pair that ICE chose, for people."""
 
     def proved(self, identity: Identity, node_id: NodeId) -> None:
-        self.connection = ApplicationConnection(identity, node_id, self._application, self.address)
+        protocol_name, record_size = ("TLS-TCP", None)
+        if isinstance(cast(object, self.transport), DTLSTransport):
+            protocol_name, record_size = ("DTLS-UDP", MOST_RECORD)
+        self.connection = ApplicationConnection(
+            identity, node_id, self._application, self.address, protocol_name, record_size, self.pair
+        )
         protocol: IProtocol = self.connection
         protocol.makeConnection(self.tls)
 

@@ -21,11 +21,25 @@ from zope.interface import implementer
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class MemoryStream:
-    """One end of a stream.  It takes whatever is written at once, so a producer is never told to pause."""
+    """One end of a stream.  It takes whatever is written at once, so a producer is never told to pause.
 
-    def __init__(self, clock: IReactorTime, latency: Callable[[], float], here: tuple[str, int]) -> None:
+    Each write comes as it was made.  `passes` is asked about each; what does not pass is lost, and with it all that
+    follows, since a stream has no gaps: unless these are `records`.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        latency: Callable[[], float],
+        here: tuple[str, int],
+        passes: Callable[[], bool],
+        records: bool,
+    ) -> None:
         self._clock = clock
         self._latency = latency
+        self._passes = passes
+        self._records = records
+        self._gap = False
         self._here = IPv4Address("TCP", *here)
         self._other: MemoryStream | None = None
         self._protocol: IProtocol | None = None
@@ -38,10 +52,16 @@ class MemoryStream:
 
     @classmethod
     def pair(
-        cls, clock: IReactorTime, latency: Callable[[], float], here: tuple[str, int], there: tuple[str, int]
+        cls,
+        clock: IReactorTime,
+        latency: Callable[[], float],
+        here: tuple[str, int],
+        there: tuple[str, int],
+        passes: Callable[[], bool] = lambda: True,
+        records: bool = False,
     ) -> tuple[MemoryStream, MemoryStream]:
         """Two ends; `latency` tells the seconds one way."""
-        one, other = cls(clock, latency, here), cls(clock, latency, there)
+        one, other = (cls(clock, latency, end, passes, records) for end in (here, there))
         one._other, other._other = other, one
         return one, other
 
@@ -111,6 +131,9 @@ class MemoryStream:
 
     def _send(self, item: bytes | Failure) -> None:
         assert self._other is not None
+        if self._gap or not self._passes():
+            self._gap = not self._records
+            return
         now = self._clock.seconds()
         self._arrival = max(self._arrival, now + self._latency())
         self._clock.callLater(self._arrival - now, self._other._arrive, item)

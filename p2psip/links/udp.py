@@ -91,8 +91,10 @@ class _Socket(DatagramProtocol):
 
     def _write(self, datagram: bytes, there: Place | None) -> None:
         # No buffer, no route, too large for the path: lost, as it might have been anywhere else on its way.
-        with suppress(OSError, MessageLengthError):
+        try:
             self.transport.write(datagram, there)  # type: ignore[union-attr]
+        except (OSError, MessageLengthError):
+            pass
 
 
 class Door(_Socket):

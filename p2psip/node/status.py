@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from ..config.document import Configuration
 from ..ids import NodeId
-from ..interfaces import ILink, ILinkProtocol, ITopologyPlugin
+from ..interfaces import IApplicationConnection, ILink, ILinkProtocol, ITopologyPlugin
 from ..storage.interfaces import IStorage
+from ..transport.app_attach import AppAttachments
 from ..transport.connections import ConnectionTable
 from ..transport.messaging import Messaging
 from ..transport.transactions import Transactions
@@ -27,6 +28,7 @@ class Observed(Protocol):
     storage: IStorage
     rejected: Rejected
     link_protocols: Sequence[ILinkProtocol]
+    app_attachments: AppAttachments
 
 
 def status_of(node: Observed) -> Mapping[str, Any]:
@@ -41,6 +43,7 @@ def status_of(node: Observed) -> Mapping[str, Any]:
         "fingers": topology["fingers"],
         "topology": topology,
         "links": [_link(link) for link in node.table.links()],
+        "applications": [_application(each) for each in node.app_attachments.connections()],
         "stored": {
             "resources": node.storage.resources,
             "values": node.storage.values,
@@ -64,6 +67,16 @@ def _link(link: ILink) -> Mapping[str, Any]:
         "address": link.address,
         "candidate_pair": link.candidate_pair,
         "rtt_ms": _milliseconds(link.rtt),
+    }
+
+
+def _application(connection: IApplicationConnection) -> Mapping[str, Any]:
+    return {
+        "node_id": connection.node_id.hex(),
+        "application": connection.application,
+        "protocol": connection.protocol,
+        "address": connection.address,
+        "candidate_pair": connection.candidate_pair,
     }
 
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ..throttle import source_key
 from .errors import SIPParseError, TransportFailure
 from .message import Request, Response
-from .transport import SIPStream, Target
+from .transport import SIPConnection, SIPStream, Target
 
 _SWEEP = 10.0
 _CONNECT_TIMEOUT = 10
@@ -28,9 +28,9 @@ _MOST_CONNECTING = 256
 class ConnectionsOwner(Protocol):
     """Who is told what comes over the connections."""
 
-    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None: ...
+    def connection_received(self, connection: SIPConnection, item: Request | Response | SIPParseError) -> None: ...
 
-    def stream_closed(self, stream: SIPStream) -> None: ...
+    def connection_closed(self, connection: SIPConnection) -> None: ...
 
 
 class Connections:
@@ -56,7 +56,7 @@ class Connections:
         self._most = most
         self._idle = idle
         self._patience = patience
-        self._streams: OrderedDict[SIPStream, str] = OrderedDict()
+        self._open: OrderedDict[SIPConnection, str] = OrderedDict()
         self._sources: Counter[str] = Counter()
         self._outgoing: dict[Target, SIPStream] = {}
         self._waiting: dict[Target, list[Deferred[SIPStream]]] = {}
@@ -64,7 +64,7 @@ class Connections:
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._open)
 
     def now(self) -> float:
         seconds: float = self._reactor.seconds()
@@ -101,58 +101,58 @@ class Connections:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        for stream in list(self._streams):
-            stream.abort()
+        for connection in list(self._open):
+            connection.abort()
 
-    # -- what streams tell --------------------------------------------------------------------------------
+    # -- what connections tell ---------------------------------------------------------------------------
 
-    def stream_opened(self, stream: SIPStream) -> bool:
+    def connection_opened(self, connection: SIPConnection) -> bool:
         if self._closed:
             return False
-        if len(self._streams) >= self._most:
+        if len(self._open) >= self._most:
             self._counters["connection gave way"] += 1
             busiest, _ = self._sources.most_common(1)[0]
-            longest_idle = next(each for each, source in self._streams.items() if source == busiest)
+            longest_idle = next(each for each, source in self._open.items() if source == busiest)
             self._forget(longest_idle)
             longest_idle.abort()
-        source = self._streams[stream] = source_key(stream.source.host)
+        source = self._open[connection] = source_key(connection.source.host)
         self._sources[source] += 1
         if self._sweep is None:
-            self._sweep = self._reactor.callLater(_SWEEP, self._sweep_streams)
+            self._sweep = self._reactor.callLater(_SWEEP, self._sweep_all)
         return True
 
-    def stream_active(self, stream: SIPStream) -> None:
-        if stream in self._streams:
-            self._streams.move_to_end(stream)
+    def connection_active(self, connection: SIPConnection) -> None:
+        if connection in self._open:
+            self._open.move_to_end(connection)
 
-    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None:
-        self._owner.stream_received(stream, item)
+    def connection_received(self, connection: SIPConnection, item: Request | Response | SIPParseError) -> None:
+        self._owner.connection_received(connection, item)
 
-    def _forget(self, stream: SIPStream) -> None:
-        source = self._streams.pop(stream, None)
+    def _forget(self, connection: SIPConnection) -> None:
+        source = self._open.pop(connection, None)
         if source is not None:
             self._sources[source] -= 1
             if not self._sources[source]:
                 del self._sources[source]
 
-    def stream_closed(self, stream: SIPStream) -> None:
-        self._forget(stream)
-        if stream.outgoing is not None and self._outgoing.get(stream.outgoing) is stream:
-            del self._outgoing[stream.outgoing]
-        if not self._streams and self._sweep is not None:
+    def connection_closed(self, connection: SIPConnection) -> None:
+        self._forget(connection)
+        if connection.outgoing is not None and self._outgoing.get(connection.outgoing) is connection:
+            del self._outgoing[connection.outgoing]
+        if not self._open and self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        self._owner.stream_closed(stream)
+        self._owner.connection_closed(connection)
 
-    def _sweep_streams(self) -> None:
+    def _sweep_all(self) -> None:
         self._sweep = None
         now = self.now()
-        for stream in list(self._streams):
-            since = (stream.message_began, stream.blocked_since)
-            if now - stream.last_active > self._idle or any(
+        for connection in list(self._open):
+            since = (connection.message_began, connection.blocked_since)
+            if now - connection.last_active > self._idle or any(
                 start is not None and now - start > self._patience for start in since
             ):
                 self._counters["connection closed as idle"] += 1
-                stream.abort()
-        if self._streams and not self._closed:
-            self._sweep = self._reactor.callLater(_SWEEP, self._sweep_streams)
+                connection.abort()
+        if self._open and not self._closed:
+            self._sweep = self._reactor.callLater(_SWEEP, self._sweep_all)

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from ..hostport import address_text
 from .connections import Connections
-from .errors import SIPParseError, TransactionTimeout, TransportFailure
+from .errors import MessageTooLarge, SIPParseError, TransactionTimeout, TransportFailure
 from .headers import MAGIC_COOKIE
 from .interfaces import IServerRequest, ITransactionUser, Source
 from .machines import (
@@ -34,26 +34,35 @@ from .machines import (
     ServerTransaction,
     TimedOut,
 )
-from .message import Request, Response, parse
+from .message import Request, Response
 from .transaction import TransactionLayer
 from .transport import (
     LARGEST_DATAGRAM,
     DatagramFlow,
     DatagramPort,
+    SIPConnection,
+    SIPRecords,
     SIPStream,
     StreamFactory,
     Target,
     bound_socket,
+    datagram_message,
     host_and_port,
 )
 
-EdgeFlow = DatagramFlow | SIPStream
+EdgeFlow = DatagramFlow | SIPConnection
 
 LARGEST_UDP_REQUEST = 1300
 """Requests beyond go over TCP (RFC 3261 §18.1.1)."""
+DTLS_UDP = "DTLS-UDP"
+"""What Via says of SIP over DTLS."""
 
 _OVERLOADED_RETRY = "10"
-_NOT_SIP = b"\r\n\0 "
+
+
+def _too_large(message: Request | Response, connection: SIPConnection) -> bool:
+    most = connection.most_bytes
+    return most is not None and len(message.encode()) > most
 
 
 @implementer(IServerRequest)
@@ -78,6 +87,11 @@ class ServerRequest:
         return None if transaction is None else ServerRequest(self._edge, transaction)
 
     def respond(self, response: Response, stateless: bool = False) -> None:
+        flow = cast(EdgeFlow, self._transaction.flow)
+        if isinstance(flow, SIPConnection) and _too_large(response, flow):
+            # The other end learns at once that no answer can come (docs/decisions/0021).
+            self._edge.counters["response too large"] += 1
+            response = self.request.response(500, "Response Too Large", response.to.tag)
         self._transaction.respond(response, self._edge.now(), stateless)
         self._edge.flush()
 
@@ -172,15 +186,11 @@ class SIPEdge:
 
     def _datagram_received(self, port: DatagramPort, data: bytes, host: str, port_number: int) -> None:
         source = Source(host, port_number, "UDP")
-        data = data.lstrip(b"\r\n")
-        if not data.strip(_NOT_SIP):
+        message = datagram_message(data)
+        if message is None:
             self.counters["keep-alive"] += 1
-            return
-        try:
-            message: Request | Response | SIPParseError = parse(data)
-        except SIPParseError as error:
-            message = error
-        self._received(message, DatagramFlow(port, host, port_number, source))
+        else:
+            self._received(message, DatagramFlow(port, host, port_number, source))
 
     def _received(self, message: Request | Response | SIPParseError, flow: EdgeFlow) -> None:
         if isinstance(message, SIPParseError):
@@ -286,7 +296,7 @@ class SIPEdge:
         assert isinstance(transaction, ServerTransaction)
         self.counters["response not sent"] += 1
         stream = transaction.flow
-        if isinstance(stream, SIPStream) and stream.transport_name == "TCP" and not self._stopped:
+        if isinstance(stream, SIPConnection) and stream.transport_name == "TCP" and not self._stopped:
             target = Target("TCP", stream.source.host, transaction.request.via.port or 5060)
             connecting = self.connections.connect(target)
             connecting.addCallback(lambda opened: opened.send(action.data))
@@ -310,37 +320,40 @@ class SIPEdge:
 
     # -- requests of ours -------------------------------------------------------------------------------------
 
-    def request(self, request: Request, target: Target | SIPStream) -> Deferred[Response]:
+    def request(self, request: Request, target: Target | SIPConnection) -> Deferred[Response]:
         """Send `request` and answer its final response, whatever its status.
 
         Via, and what of From tag, Call-ID, CSeq and Max-Forwards is missing, is added.  Fails with
-        TransactionTimeout or TransportFailure.
+        TransactionTimeout, TransportFailure or MessageTooLarge.
         """
         return Deferred.fromCoroutine(self._request(request, target))
 
-    async def _request(self, request: Request, target: Target | SIPStream) -> Response:
+    async def _request(self, request: Request, target: Target | SIPConnection) -> Response:
         self._complete(request)
         flow = await self._flow_to(request, target)
         via = f"SIP/2.0/{flow.source.transport} {self._sent_by(flow)};branch={self._branch()};rport"
         request.prepend("Via", via)
+        if isinstance(flow, SIPConnection) and _too_large(request, flow):
+            self.counters["request too large"] += 1
+            raise MessageTooLarge()
         waiting: Deferred[Response] = Deferred()
         try:
             transaction = self.layer.send_request(request, flow, self.now(), waiting)
         except OverflowError:
             raise TransportFailure(reason="Too Many Transactions") from None
-        if isinstance(flow, SIPStream):
+        if isinstance(flow, SIPConnection):
             flow.pending.add(transaction)
             waiting.addBoth(self._settled, flow, transaction)
         self.flush()
         return await waiting
 
     @staticmethod
-    def _settled(result: Any, flow: SIPStream, transaction: Any) -> Any:
+    def _settled(result: Any, flow: SIPConnection, transaction: Any) -> Any:
         flow.pending.discard(transaction)
         return result
 
-    async def _flow_to(self, request: Request, target: Target | SIPStream) -> EdgeFlow:
-        if isinstance(target, SIPStream):
+    async def _flow_to(self, request: Request, target: Target | SIPConnection) -> EdgeFlow:
+        if isinstance(target, SIPConnection):
             if not target.open:
                 raise TransportFailure()
             return target
@@ -382,7 +395,7 @@ class SIPEdge:
         transport = flow.port.transport if isinstance(flow, DatagramFlow) else flow.transport
         assert transport is not None
         host, port = host_and_port(transport.getHost())
-        if isinstance(flow, SIPStream):
+        if isinstance(flow, SIPConnection):
             # The port where we listen, not that of this connection; without one there is nothing to name.
             port = next((where.port for where in self.listening if where.transport == "TCP"), port)
         if self._advertise is not None and (not host or host in ("0.0.0.0", "::")):
@@ -398,16 +411,22 @@ class SIPEdge:
     def stream(
         self, user: ITransactionUser | None = None, transport: str = "TCP", source: Source | None = None
     ) -> SIPStream:
-        """A protocol that speaks SIP over a connection which somebody else makes, as client and as server.
+        """A protocol that speaks SIP over a stream which somebody else makes, as client and as server.
 
         `user` serves its requests in place of the edge's own; `transport` (TCP, TLS) is what Via says.
         """
         return SIPStream(self.connections, user, transport, source)
 
-    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None:
-        self._received(item, stream)
+    def records(self, user: ITransactionUser, source: Source, most_bytes: int) -> SIPRecords:
+        """As `stream`, over records of at most `most_bytes`, each of which is one message."""
+        return SIPRecords(most_bytes, self.connections, user, DTLS_UDP, source)
 
-    def stream_closed(self, stream: SIPStream) -> None:
-        for transaction in list(stream.pending):
+    def connection_received(
+        self, connection: SIPConnection, item: Request | Response | SIPParseError
+    ) -> None:
+        self._received(item, connection)
+
+    def connection_closed(self, connection: SIPConnection) -> None:
+        for transaction in list(connection.pending):
             transaction.fail()
         self.flush()

@@ -79,6 +79,12 @@ class Unavailable(SIPFailure):
         self.retry_after = retry_after
 
 
+class MessageTooLarge(SIPFailure):
+    """A request of ours has more bytes than can be sent where it should go (RFC 3261 §21.5.7)."""
+
+    status = 513
+
+
 class TransactionTimeout(SIPFailure):
     """No final response came to a request of ours (RFC 3261 §8.1.3.1)."""
 

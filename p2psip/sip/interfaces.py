@@ -29,7 +29,7 @@ class Source(NamedTuple):
     """An IP address, without brackets."""
     port: int
     transport: str
-    """UDP, TCP or TLS."""
+    """UDP, TCP, TLS or DTLS-UDP."""
 
 
 class Contact(NamedTuple):

@@ -1,4 +1,4 @@
-"""Twisted protocols that carry SIP: UDP ports and connections (RFC 3261 §18)."""
+"""Twisted protocols that carry SIP: UDP ports and connections, of streams or of records (RFC 3261 §18)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from zope.interface import implementer
 from .errors import SIPListenError, SIPParseError
 from .interfaces import ITransactionUser, Source
 from .machines import ClientTransaction
-from .message import Request, Response
+from .message import Request, Response, parse
 from .stream import KeepAlive, StreamParser
 
 UDP_BUFFER = 4 * 2**20
 """Bytes asked of the kernel: with less, a burst is lost and its repetition makes the next one bigger."""
 
 LARGEST_DATAGRAM = 65535
+PING, PONG = b"\r\n\r\n", b"\r\n"
+"""The keep-alives of RFC 5626 §3.5.1."""
+_NOT_SIP = b"\r\n\0 "
 _IPPROTO_IPV6 = socket.IPPROTO_IPV6
 
 
@@ -42,17 +45,19 @@ class Target(NamedTuple):
     port: int
 
 
-class StreamOwner(Protocol):
+class ConnectionOwner(Protocol):
     """What a connection needs of the edge."""
 
-    def stream_opened(self, stream: SIPStream) -> bool:
+    def connection_opened(self, connection: SIPConnection) -> bool:
         """Whether there is room for it; if not, it is closed."""
 
-    def stream_closed(self, stream: SIPStream) -> None: ...
+    def connection_closed(self, connection: SIPConnection) -> None: ...
 
-    def stream_received(self, stream: SIPStream, item: Request | Response | SIPParseError) -> None: ...
+    def connection_received(
+        self, connection: SIPConnection, item: Request | Response | SIPParseError
+    ) -> None: ...
 
-    def stream_active(self, stream: SIPStream) -> None: ...
+    def connection_active(self, connection: SIPConnection) -> None: ...
 
     def now(self) -> float: ...
 
@@ -99,26 +104,29 @@ class DatagramPort(DatagramProtocol):
 
 
 @implementer(IPushProducer)
-class SIPStream(StreamProtocol):
-    """SIP over one connection, incoming or outgoing, whatever carries the bytes.
+class SIPConnection(StreamProtocol):
+    """SIP over one connection, incoming or outgoing.  What is received is cut into messages by a subclass.
 
-    Over TCP the edge makes it; over a connection between nodes, `SIPEdge.stream` does and the caller hands it to
-    the connection.  As a producer it stops reading while the other side does not take what is sent.
+    Over TCP the edge makes it; over a connection between nodes, `SIPEdge.stream` or `SIPEdge.records` does and the
+    caller hands it to the connection.  As a producer it stops reading while the other side does not take what is
+    sent.
     """
 
     transport: Any
     reliable = True
+    most_bytes: int | None = None
+    """Of a message that can be sent, if that has a limit."""
 
     def __init__(
         self,
-        owner: StreamOwner,
+        owner: ConnectionOwner,
         user: ITransactionUser | None = None,
         transport_name: str = "TCP",
         source: Source | None = None,
     ) -> None:
         self._owner = owner
-        self._parser = StreamParser()
         self._closed = True
+        self._registered = False
         self.user = user
         self.transport_name = transport_name
         self.source = source or Source("", 0, transport_name)
@@ -127,6 +135,9 @@ class SIPStream(StreamProtocol):
         self.pending: set[ClientTransaction] = set()
         """Requests of ours that wait for a response over it."""
         self.last_active = 0.0
+        """When anything was received last."""
+        self.last_message = 0.0
+        """When a message was sent or received last."""
         self.message_began: float | None = None
         """Since when a message has been incomplete."""
         self.blocked_since: float | None = None
@@ -141,8 +152,8 @@ class SIPStream(StreamProtocol):
         if not self._source_given:
             host, port = host_and_port(self.transport.getPeer())
             self.source = Source(host, port, self.transport_name)
-        self.last_active = self._owner.now()
-        if not self._owner.stream_opened(self):
+        self.last_active = self.last_message = self._owner.now()
+        if not self._owner.connection_opened(self):
             self.abort()
             return
         if ITCPTransport.providedBy(self.transport):
@@ -150,42 +161,47 @@ class SIPStream(StreamProtocol):
             self.transport.setTcpKeepAlive(True)
         if IConsumer.providedBy(self.transport):
             self.transport.registerProducer(self, True)
+            self._registered = True
 
     def dataReceived(self, data: bytes) -> None:
         if self._closed:
             return
         self.last_active = self._owner.now()
-        for item in self._parser.receive(data):
-            if item is KeepAlive.PING:
-                self.send(b"\r\n")
-            elif isinstance(item, SIPParseError):
-                self._owner.stream_received(self, item)
-                if item.fatal:
-                    self.close()
-            elif not isinstance(item, KeepAlive):
-                self._owner.stream_received(self, item)
-            if not self.open:
-                return
-        if not self._parser.mid_message:
-            self.message_began = None
-        elif self.message_began is None:
-            self.message_began = self.last_active
-        self._owner.stream_active(self)
+        self.receive(data)
+        if self.open:
+            self._owner.connection_active(self)
+
+    def receive(self, data: bytes) -> None:
+        """Hand on the messages in `data`, and answer pings."""
+        raise NotImplementedError
+
+    def received(self, item: Request | Response | SIPParseError) -> None:
+        """Hand on one message, or what should be one."""
+        self.last_message = self.last_active
+        self._owner.connection_received(self, item)
 
     def send(self, data: bytes) -> bool:
-        """Send a message; False when the connection is closed."""
-        if self._closed:
+        """Send a message; False when the connection is closed, or the message too large for it."""
+        if self._closed or (self.most_bytes is not None and len(data) > self.most_bytes):
             return False
+        self.last_message = self._owner.now()
         self.transport.write(data)
         return True
+
+    def ping(self) -> None:
+        """Ask for a sign of life, which shows in `last_active` (RFC 5626 §3.5.1)."""
+        self._keep_alive(PING)
+
+    def _keep_alive(self, data: bytes) -> None:
+        if not self._closed:
+            self.transport.write(data)
 
     def close(self) -> None:
         """Close once what was sent has gone out."""
         self._closed = True
         if self.blocked_since is None:
             self.blocked_since = self._owner.now()
-        if IConsumer.providedBy(self.transport):
-            self.transport.unregisterProducer()  # TLS does not end while there is one
+        self._unregister()
         self.transport.loseConnection()
 
     def abort(self) -> None:
@@ -194,11 +210,18 @@ class SIPStream(StreamProtocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.abortConnection()
         else:
+            self._unregister()
             self.transport.loseConnection()
+
+    def _unregister(self) -> None:
+        """TLS does not end while there is a producer."""
+        if self._registered:
+            self._registered = False
+            self.transport.unregisterProducer()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         self._closed = True
-        self._owner.stream_closed(self)
+        self._owner.connection_closed(self)
 
     # IPushProducer: what the transport tells us about its buffer
 
@@ -215,6 +238,60 @@ class SIPStream(StreamProtocol):
 
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` follows."""
+
+
+class SIPStream(SIPConnection):
+    """SIP over a stream of bytes, such as TCP or TLS."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._parser = StreamParser()
+
+    def receive(self, data: bytes) -> None:
+        for item in self._parser.receive(data):
+            if item is KeepAlive.PING:
+                self._keep_alive(PONG)
+            elif not isinstance(item, KeepAlive):
+                self.received(item)
+                if isinstance(item, SIPParseError) and item.fatal:
+                    self.close()
+            if not self.open:
+                return
+        if not self._parser.mid_message:
+            self.message_began = None
+        elif self.message_began is None:
+            self.message_began = self.last_active
+
+
+class SIPRecords(SIPConnection):
+    """SIP over records that come whole, or not at all, or out of order: over DTLS.  Each is one message.
+
+    As with any datagram what follows the body is ignored, and Content-Length may be missing (RFC 3261 §18.3).
+    """
+
+    reliable = False
+
+    def __init__(self, most_bytes: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.most_bytes = most_bytes
+
+    def receive(self, data: bytes) -> None:
+        if data == PING:
+            self._keep_alive(PONG)
+        message = datagram_message(data)
+        if message is not None:
+            self.received(message)
+
+
+def datagram_message(data: bytes) -> Request | Response | SIPParseError | None:
+    """The message that a datagram is; None for a keep-alive."""
+    data = data.lstrip(b"\r\n")
+    if not data.strip(_NOT_SIP):
+        return None
+    try:
+        return parse(data)
+    except SIPParseError as error:
+        return error
 
 
 class StreamFactory(Factory):

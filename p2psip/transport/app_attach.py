@@ -45,6 +45,12 @@ class AppAttachments:
         self._count = count
         self._quota = quota
         self._connecting = 0
+        self._connections: list[IApplicationConnection] = []
+
+    def connections(self) -> Sequence[IApplicationConnection]:
+        """Those that are open."""
+        self._connections = [each for each in self._connections if each.is_open]
+        return self._connections
 
     def app_attach(self, node_id: NodeId, application: int) -> Deferred[IApplicationConnection]:
         """See `IOverlay.app_attach`."""
@@ -66,7 +72,7 @@ class AppAttachments:
             raise
         connection: Deferred[IApplicationConnection] = exchange.conclude(answer.body, node_id)
         try:
-            return await connection.addTimeout(LINK_PATIENCE, self._clock)
+            return self._noted(await connection.addTimeout(LINK_PATIENCE, self._clock))
         except DeferredTimeout:
             self._count("attached node did not connect")
             raise LinkError(f"{node_id.hex()} answered the AppAttach but did not connect") from None
@@ -100,7 +106,7 @@ class AppAttachments:
         def connect() -> None:
             opened = exchange.conclude(body, node_id)
             opened.addTimeout(LINK_PATIENCE, self._clock).addBoth(self._connected)
-            opened.addCallback(served).addErrback(self._not_connected, node_id)
+            opened.addCallback(self._noted).addCallback(served).addErrback(self._not_connected, node_id)
 
         self._clock.callLater(0, connect)
         return AppAttachAns(application=body.application, role=ACTIVE, **exchange.parameters)
@@ -110,6 +116,10 @@ class AppAttachments:
     ) -> IApplicationConnection | Failure:
         self._connecting -= 1
         return result
+
+    def _noted(self, connection: IApplicationConnection) -> IApplicationConnection:
+        self._connections = [*self.connections(), connection]
+        return connection
 
     def _not_connected(self, failure: Failure, node_id: NodeId) -> None:
         self._count("no application connection to a node that attached")

@@ -1,7 +1,6 @@
 """Asking other registrars for their bindings, and answering them: plain SIP over AppAttach connections.
 
-SIP between nodes travels only over connections that the nodes' certificates secure; one is kept for each pair
-of nodes and used by both.
+SIP between nodes travels only over connections that the nodes' certificates secure, see `p2psip.usages.flows`.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..hostport import parse_address
 from ..ids import NodeId
 from ..interfaces import IApplicationConnection, IOverlay
 from ..security.identity import Identity
@@ -24,12 +23,13 @@ from ..sip.interfaces import Contact, IServerRequest, ITransactionUser, Source
 from ..sip.message import Request, Response
 from ..sip.query import binding_query, contacts_of
 from ..sip.registrar import Registrar
-from ..sip.transport import SIPStream
-from ..wire.codes import ApplicationId
+from .flows import Flows
 
 PATIENCE: Final = 4.0
-"""Seconds that another registrar is given to answer, the connection's set-up included."""
-MOST_STREAMS: Final = 1024
+"""Seconds that another registrar is given to answer over a connection that there is."""
+SET_UP: Final = 4.0
+"""Seconds more for the set-up of one: with ICE through a relay it takes that long."""
+MOST_ALLOWANCES: Final = 1024
 QUERIES_PER_SECOND: Final = 200.0
 BURST: Final = 400.0
 """Binding queries that one node may ask at once before the rate above holds."""
@@ -83,15 +83,14 @@ class Bindings:
         self._overlay = overlay
         self._edge = edge
         self._registrar = registrar
-        self._streams: OrderedDict[NodeId, SIPStream] = OrderedDict()
-        self._connecting: dict[NodeId, list[Deferred[SIPStream]]] = {}
+        self._flows = Flows(overlay, edge, lambda connection: _Queries(self, connection))
         self._allowances: OrderedDict[NodeId, _Allowance] = OrderedDict()
 
     # -- for others ----------------------------------------------------------------------------------------
 
     def accept(self, connection: IApplicationConnection) -> None:
         """Another node connected for SIP: speak it, in both directions."""
-        self._start(connection)
+        self._flows.accept(connection)
 
     def may_ask(self, identity: Identity) -> bool:
         """Whether a node is a registrar, and was not thrown out of the overlay since it connected."""
@@ -103,7 +102,7 @@ class Bindings:
         now = self._overlay.clock.seconds()
         allowance = self._allowances.pop(node_id, None) or _Allowance(now)
         self._allowances[node_id] = allowance
-        while len(self._allowances) > MOST_STREAMS:
+        while len(self._allowances) > MOST_ALLOWANCES:
             self._allowances.popitem(last=False)
         if not allowance.take(now):
             self._overlay.count("binding queries: too many")
@@ -115,65 +114,29 @@ class Bindings:
     def ask(self, node_id: NodeId, aor: str) -> Deferred[Sequence[Contact]]:
         """The contacts of `aor` at the registrar `node_id`.
 
-        Fails with a SIPFailure, RELOADError, LinkError or defer.TimeoutError, within `PATIENCE`.
+        Fails with a SIPFailure, RELOADError, LinkError or defer.TimeoutError, within `PATIENCE` and `SET_UP`.
         """
         asked: Deferred[Sequence[Contact]] = Deferred.fromCoroutine(self._ask(node_id, aor))
-        return asked.addTimeout(PATIENCE, self._overlay.clock)
+        patience = PATIENCE if self._flows.established(node_id) is not None else PATIENCE + SET_UP
+        return asked.addTimeout(patience, self._overlay.clock).addErrback(self._unanswered, node_id)
+
+    def _unanswered(self, failure: Failure, node_id: NodeId) -> Failure:
+        if failure.check(DeferredTimeout):
+            self._flows.unanswered(node_id, PATIENCE)
+        return failure
 
     async def _ask(self, node_id: NodeId, aor: str) -> Sequence[Contact]:
-        stream = await self._stream(node_id)
+        flow = await self._flows.to(node_id)
         try:
-            response = await self._edge.request(binding_query(aor), stream)
+            response = await self._edge.request(binding_query(aor), flow)
         except TransportFailure:
             # The other end may have closed an idle connection just now: once more over a new one.
-            stream = await self._stream(node_id)
-            response = await self._edge.request(binding_query(aor), stream)
+            flow = await self._flows.to(node_id)
+            response = await self._edge.request(binding_query(aor), flow)
         if response.status != 200:
             raise SIPFailure(response.status)
         return contacts_of(response)
 
-    def _stream(self, node_id: NodeId) -> Deferred[SIPStream]:
-        """An open stream to `node_id`: the one there is, or a new one for all who wait for it."""
-        waiting: Deferred[SIPStream] = Deferred(lambda cancelled: self._give_up(node_id, cancelled))
-        stream = self._streams.get(node_id)
-        if stream is not None and stream.open:
-            self._streams.move_to_end(node_id)
-            waiting.callback(stream)
-            return waiting
-        first = node_id not in self._connecting
-        self._connecting.setdefault(node_id, []).append(waiting)
-        if first:
-            connecting = self._overlay.app_attach(node_id, ApplicationId.SIP).addCallback(self._start)
-            connecting.addBoth(lambda result: self._connected(result, node_id))
-        return waiting
-
-    def _give_up(self, node_id: NodeId, waiting: Deferred[SIPStream]) -> None:
-        waiters = self._connecting.get(node_id, [])
-        if waiting in waiters:
-            waiters.remove(waiting)
-
-    def _connected(self, result: SIPStream | Failure, node_id: NodeId) -> None:
-        for waiting in self._connecting.pop(node_id, []):
-            if isinstance(result, Failure):
-                waiting.errback(result)
-            else:
-                waiting.callback(result)
-
-    def _start(self, connection: IApplicationConnection) -> SIPStream:
-        source = Source(*(parse_address(connection.address) or (connection.address, 0)), "TLS")
-        stream = self._edge.stream(_Queries(self, connection), "TLS", source)
-        connection.start(stream)
-        old = self._streams.pop(connection.node_id, None)
-        self._streams[connection.node_id] = stream
-        if old is not None and old.open and not old.pending:
-            old.close()
-        while len(self._streams) > MOST_STREAMS:
-            self._streams.popitem(last=False)[1].close()
-        return stream
-
     def close(self) -> None:
         """Close every connection."""
-        for stream in self._streams.values():
-            if stream.open:
-                stream.close()
-        self._streams.clear()
+        self._flows.close()

@@ -15,6 +15,10 @@ STATUS: dict[str, Any] = {
     "uptime": 3725.9,
     "neighbors": {"predecessors": [], "successors": ["cd" * 16]},
     "fingers": [],
+    "applications": [
+        {"node_id": "ef" * 16, "application": 5060, "protocol": "DTLS-UDP", "address": "192.0.2.9:40000",
+         "candidate_pair": "host 192.0.2.1:50000 -> srflx 192.0.2.9:40000"},
+    ],
     "links": [
         {"node_id": "cd" * 16, "protocol": "TLS-TCP-FH-NO-ICE", "address": "[::1]:6084",
          "candidate_pair": "[::1]:40000 -> [::1]:6084", "rtt_ms": 1.26},
@@ -42,6 +46,7 @@ class StatusTests(CommandTestCase):
             "registrations of phones here: 4\n",
             "1.3 ms",
             "host [::1]:7000 -> host [::1]:6085",
+            "host 192.0.2.1:50000 -> srflx 192.0.2.9:40000",
             "malformed",
         ):
             self.assertIn(text, printed)

@@ -379,7 +379,7 @@ class EarlyDataTests(SynchronousTestCase):
     """What comes in before the protocol is started."""
 
     def test_bounded(self) -> None:
-        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1")
+        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1", "memory")
         transport = StringTransport()
         connection.makeConnection(transport)
         connection.dataReceived(bytes(MOST_BUFFERED - 1))
@@ -391,8 +391,23 @@ class EarlyDataTests(SynchronousTestCase):
         self.assertEqual(len(protocol.heard), MOST_BUFFERED)
         self.assertEqual(transport.producerState, "producing")
 
+    def test_records(self) -> None:
+        """Nothing pauses datagrams: what is too much is lost, and what is kept comes record by record."""
+        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1", "memory", 16384)
+        transport = StringTransport()
+        connection.makeConnection(transport)
+        records = [bytes([number]) * (MOST_BUFFERED // 4) for number in range(6)]
+        for record in records:
+            connection.dataReceived(record)
+        self.assertEqual(transport.producerState, "producing")
+        protocol = Echo()
+        received: list[bytes] = []
+        protocol.dataReceived = received.append  # type: ignore[method-assign]
+        connection.start(protocol)
+        self.assertEqual(received, records[:4])
+
     def test_lost_before_the_start(self) -> None:
-        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1")
+        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1", "memory")
         connection.makeConnection(StringTransport())
         connection.dataReceived(b"goodbye")
         reason = Failure(ConnectionError())
@@ -403,11 +418,29 @@ class EarlyDataTests(SynchronousTestCase):
         self.assertEqual((protocol.heard, protocol.lost), (b"goodbye", reason))
 
     def test_close(self) -> None:
-        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1")
+        connection = ApplicationConnection(unproved(B).identity, B, 5060, "10.0.0.2:1", "memory")
         transport = StringTransport()
         connection.makeConnection(transport)
         connection.close()
         self.assertTrue(transport.disconnecting)
+
+
+class RecordTests(SynchronousTestCase):
+    """Application connections as over datagrams."""
+
+    def test_gaps(self) -> None:
+        """What is lost of a stream takes with it all that follows, a lost record only itself."""
+        for records, heard in ((False, [b"one"]), (True, [b"one", b"three"])):
+            clock, answers = Clock(), iter((True, False, True))
+            ends = MemoryStream.pair(clock, lambda: 0.1, ("10.0.0.1", 1), ("10.0.0.2", 2), answers.__next__, records)
+            received: list[bytes] = []
+            there = Echo()
+            there.dataReceived = received.append  # type: ignore[method-assign]
+            ends[1].serve(there)
+            for data in (b"one", b"two", b"three"):
+                ends[0].write(data)
+            clock.advance(1)
+            self.assertEqual(received, heard)
 
 
 class StreamTests(SynchronousTestCase):

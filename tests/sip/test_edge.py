@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from p2psip.sip.edge import LARGEST_UDP_REQUEST, ServerRequest, SIPEdge
-from p2psip.sip.errors import SIPListenError, TransactionTimeout, TransportFailure
+from p2psip.sip.errors import MessageTooLarge, SIPListenError, TransactionTimeout, TransportFailure
 from p2psip.sip.interfaces import IServerRequest, Source
 from p2psip.sip.machines import Timers
 from p2psip.sip.message import Request, Response, parse
@@ -403,6 +403,102 @@ class ListenTests(EdgeTestCase):
             port = free.getsockname()[1]
         self.edge.listen(["0.0.0.0", "::"], port)
         self.assertEqual(len(self.edge.listening), 4)
+
+
+class RecordTests(SynchronousTestCase):
+    """SIP over DTLS: each record is a message, and nothing below repeats those that are lost."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.user = FakeUser()
+        self.edge = SIPEdge(self.clock, FakeUser(None), Random(1))
+        self.source = Source("192.0.2.1", 40000, "DTLS-UDP")
+        self.records = self.edge.records(self.user, self.source, 2000)
+        self.transport = StringTransport()
+        self.sent: list[bytes] = []
+        self.transport.write = self.sent.append  # type: ignore[method-assign]
+        self.records.makeConnection(self.transport)
+
+    def options(self, number: int = 1) -> bytes:
+        via = f"SIP/2.0/DTLS-UDP a;branch=z9hG4bK{number}"
+        return make_request("OPTIONS", Via=via).encode().replace(b"Content-Length: 0\r\n", b"")
+
+    def statuses(self) -> list[int]:
+        answers = [parse(each) for each in self.sent]
+        return [each.status for each in answers if isinstance(each, Response)]
+
+    def test_a_record_is_a_message(self) -> None:
+        """Content-Length may be missing; what follows the body is no second message (RFC 3261 §18.3)."""
+        self.assertNotIn(b"Content-Length", self.options())
+        self.records.dataReceived(self.options(1))
+        body = make_request("MESSAGE", Via="SIP/2.0/DTLS-UDP a;branch=z9hG4bK2")
+        body.body = b"hello"
+        self.records.dataReceived(body.encode() + self.options(3))
+        self.assertEqual([(each.request.method, each.request.body) for each in self.user.incoming],
+                         [("OPTIONS", b""), ("MESSAGE", b"hello")])  # fmt: skip
+        self.assertEqual(self.user.incoming[0].source, self.source)
+        self.assertEqual(self.statuses(), [200, 200])
+
+    def test_less_than_a_message(self) -> None:
+        """It is refused, and waits for no more; the connection stays."""
+        cut = make_request("MESSAGE", Via="SIP/2.0/DTLS-UDP a;branch=z9hG4bK1")
+        cut.body = b"hello"
+        for data in (cut.encode()[:-1], b"hello", b"\xff" * 20, self.options()[:30]):
+            self.records.dataReceived(data)
+        self.assertEqual((self.statuses(), self.edge.counters["malformed"]), ([400], 4))
+        self.assertEqual(self.user.incoming, [])
+        self.records.dataReceived(self.options(2))
+        self.assertEqual(self.statuses(), [400, 200])
+
+    def test_keep_alive(self) -> None:
+        """A ping is answered, a pong is not; neither is a message."""
+        self.clock.advance(5)
+        for data in (b"\r\n\r\n", b"\r\n"):
+            self.records.dataReceived(data)
+        self.assertEqual(self.sent, [b"\r\n"])
+        self.assertEqual((self.records.last_active, self.records.last_message), (5.0, 0.0))
+        self.records.ping()
+        self.assertEqual(self.sent[1:], [b"\r\n\r\n"])
+
+    def test_unreliable(self) -> None:
+        """Requests are repeated until they are answered, responses when requests come again."""
+        request = Request("REGISTER", "sip:example.org", [("From", "<sip:a@h>"), ("To", "<sip:bob@example.org>")])
+        waiting = self.edge.request(request, self.records)
+        self.clock.pump([0.5, 1.0])
+        self.assertEqual((len(self.sent), len(set(self.sent))), (3, 1))
+        sent = parse(self.sent[0])
+        assert isinstance(sent, Request)
+        self.assertEqual(sent.via.transport, "DTLS-UDP")
+        self.records.dataReceived(sent.response(200).encode())
+        self.assertEqual(self.successResultOf(waiting).status, 200)
+        del self.sent[:]
+        for _ in range(2):
+            self.records.dataReceived(self.options())
+        self.assertEqual((self.statuses(), len(self.user.incoming)), ([200, 200], 1))
+
+    def test_too_large(self) -> None:
+        """Nothing is cut off: a request fails at once, in place of a response goes one that says so."""
+        request = Request("REGISTER", "sip:example.org", [("From", "<sip:a@h>"), ("To", "<sip:bob@example.org>")])
+        request.body = b"x" * 2000
+        failure = self.failureResultOf(self.edge.request(request, self.records), MessageTooLarge)
+        self.assertEqual((failure.value.status, self.sent), (513, []))
+
+        def answer_at_length(incoming: IServerRequest) -> None:
+            response = incoming.request.response(200)
+            response.body = b"x" * 2000
+            incoming.respond(response)
+
+        self.user.request_received = answer_at_length  # type: ignore[method-assign]
+        self.records.dataReceived(self.options())
+        self.assertEqual(self.statuses(), [500])
+        self.assertEqual(self.edge.counters["response too large"], 1)
+        self.assertFalse(self.records.send(b"x" * 2001))
+
+    def test_gives_way(self) -> None:
+        """Closed at once it lets its transport go, which has to tell the other end."""
+        self.records.abort()
+        self.assertTrue(self.transport.disconnecting)
+        self.assertIsNone(self.transport.producer)
 
 
 class StreamTests(SynchronousTestCase):
