@@ -13,7 +13,7 @@ from .overlays import OverlayTestCase
 NODES = 8
 PHONES = 240
 LINE = Line(loss=0.106, delay=0.01, jitter=0.02)
-"""There are two on the way from host to host: together they lose 20 %, and what is sent within 40 ms may be overtaken."""
+"""Two of them are on the way from host to host: 20 % is lost, and what is sent within 40 ms may be overtaken."""
 PATIENCE = 120.0
 
 
