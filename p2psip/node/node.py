@@ -149,7 +149,13 @@ class Node:
         clock, count = self.clock, self.count
         drain = 5 * self.configuration.overlay_reliability_timer / 1000
         self.table = ConnectionTable(
-            self.node_id, clock, self._connected, self._disconnected, self._routes_over, drain
+            self.node_id,
+            clock,
+            self._connected,
+            self._disconnected,
+            self._routes_over,
+            drain,
+            recovered=self._recovered,
         )
         self.router = Router(self.node_id, self.configuration, Routes(self))
         self.transactions = Transactions(clock, self.random, count)
@@ -379,6 +385,9 @@ class Node:
 
     def _connected(self, node_id: NodeId) -> None:
         self.topology.link_opened(node_id)
+
+    def _recovered(self, node_id: NodeId) -> None:
+        self.topology.link_recovered(node_id)
 
     def _disconnected(self, node_id: NodeId) -> None:
         if self._running:
