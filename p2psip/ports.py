@@ -16,7 +16,7 @@ def require_free_ports(options: Mapping[str, Any], enrollment: bool) -> None:
     :param enrollment: whether the enrollment server will run as well.
     :raises StartError: one cannot; names the port and the option.
     """
-    wanted = [("reload-port", socket.SOCK_STREAM)]
+    wanted = [("reload-port", socket.SOCK_DGRAM), ("reload-port", socket.SOCK_STREAM)]
     if not (options["no-sip"] or options["self-signed"]):
         wanted += [("sip-port", socket.SOCK_DGRAM), ("sip-port", socket.SOCK_STREAM)]
     if enrollment:

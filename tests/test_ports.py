@@ -44,6 +44,7 @@ class PortsTests(SynchronousTestCase):
     def test_taken(self) -> None:
         for option, port, protocol in (
             ("reload", self.tcp, "TCP"),
+            ("reload", self.udp, "UDP"),
             ("sip", self.tcp, "TCP"),
             ("sip", self.udp, "UDP"),
             ("enrollment", self.tcp, "TCP"),

@@ -654,6 +654,8 @@ class Channel:
         self.data_frames: Counter[bytes] = Counter()
         self.acks: Counter[int] = Counter()
         self._random, self._loss, self._repeated, self._jitter = random, loss, repeated, jitter
+        self.most = 1 << 24
+        """Bytes of the largest datagram that passes."""
         self._events: list[tuple[float, int, int, bytes]] = []
         self._count = 0
 
@@ -662,7 +664,7 @@ class Channel:
             if datagram[0] == 128:
                 self.data_frames[datagram[8:]] += 1
             for _ in range(1 + (self._random.random() < self._repeated)):
-                if self._random.random() >= self._loss:
+                if self._random.random() >= self._loss and len(datagram) <= self.most:
                     self._count += 1
                     at = self.now + 0.01 + self._random.random() * self._jitter
                     heappush(self._events, (at, self._count, 1 - end, datagram))

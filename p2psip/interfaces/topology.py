@@ -119,6 +119,9 @@ class ITopologyPlugin(Interface):
     def link_closed(node_id: NodeId) -> None:
         """The link to a node was lost or is failing; the node may be dead."""
 
+    def link_recovered(node_id: NodeId) -> None:
+        """The link to a node, told of by `link_closed` since it was failing, is the same and works again."""
+
     def status() -> Mapping[str, Any]:
         """For `status --json`: at least neighbors {predecessors, successors} and fingers, Node-IDs in hex."""
 

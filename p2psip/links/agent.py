@@ -24,7 +24,7 @@ from ..hostport import address_text
 from ..interfaces import Relay
 from .keepalive import INTERVAL
 from .stun import Place, binding_request, binding_response, is_plain_request, is_stun, mapped_address, parse
-from .udp import RECEIVE_BUFFER
+from .udp import prepare
 
 GATHERING = 1.5
 """Seconds that servers are given to tell reflexive and relayed candidates; what comes later is left out."""
@@ -148,7 +148,7 @@ class Agent(Connection):
             return None
         handle = transport.get_extra_info("socket")
         if handle is not None:
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            prepare(handle)
         return protocol
 
     def _mapped_one_to_one(self, host: Candidate) -> list[Candidate]:
@@ -300,6 +300,13 @@ class Agent(Connection):
         pair = self.pair
         if pair is not None and not self._closing:
             pair.protocol.transport.sendto(data, pair.remote_addr)
+
+    @property
+    def handle(self) -> socket.socket | None:
+        """The socket of the chosen pair; None where a relay's is used."""
+        pair = self.pair
+        found: socket.socket | None = pair.protocol.transport.get_extra_info("socket") if pair else None
+        return found
 
     async def free_unused(self) -> None:
         """Close the sockets, and free the relay, that neither end uses (RFC 6940 §6.5.1.10.2)."""

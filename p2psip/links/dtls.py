@@ -48,6 +48,9 @@ class Carrier(Protocol):
     def send(self, datagram: bytes) -> None:
         """Send to the other end, or lose it."""
 
+    def send_unfragmented(self, datagram: bytes) -> None:
+        """Send to the other end, or lose it: where it is too large for a network on the way, above all."""
+
     def close(self) -> None:
         """It is not needed any more."""
 
@@ -181,12 +184,19 @@ class DTLSTransport:
 
         :raises LinkError: it has more than `MOST_RECORD` bytes.
         """
+        self._write(data, self._carrier.send)
+
+    def write_unfragmented(self, data: bytes) -> None:
+        """Send one record that is lost where it is too large for the path; raises as `write` does."""
+        self._write(data, self._carrier.send_unfragmented)
+
+    def _write(self, data: bytes, send: Callable[[bytes], None]) -> None:
         if len(data) > MOST_RECORD:
             raise LinkError(f"a record of {len(data)} bytes, where DTLS has at most {MOST_RECORD}")
         if self.connected and self.established and data and not self.disconnecting:
             try:
                 self._connection.send(data)
-                self._carrier.send(self._connection.bio_read(1 << 20))
+                send(self._connection.bio_read(1 << 20))
             except SSL.Error:
                 self._end(Failure())
 

@@ -41,6 +41,7 @@ from .keepalive import Keepalive
 from .offers import SecuredApplication
 from .service import where
 from .stun import Place
+from .udp import unfragmented
 
 DTLS_UDP_SR = "DTLS-UDP-SR"
 MOST_NEGOTIATIONS = 64
@@ -342,6 +343,10 @@ class _Pair:
 
     def send(self, datagram: bytes) -> None:
         self._agent.transmit(datagram)
+
+    def send_unfragmented(self, datagram: bytes) -> None:
+        with unfragmented(self._agent.handle):
+            self._agent.transmit(datagram)
 
     def close(self) -> None:
         if self._freeing.active():

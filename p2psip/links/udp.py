@@ -9,8 +9,9 @@ from __future__ import annotations
 import hmac
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -34,8 +35,43 @@ SILENCE = 45.0
 """Seconds without a datagram after which the other end of an association is gone, where it sends STUN every 5 s."""
 _LOOK = 10.0
 
+# Level and option, as Linux has them; Python's socket module does not name them.
+_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+_DONT, _PROBE = 0, 3
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _LEAST_CLIENT_HELLO = 60
+
+
+def prepare(handle: socket.socket) -> None:
+    """Have a socket take bursts, and send without the DF bit of IPv4: the sizes that a path takes we find out.
+
+    With it an ICMP message on a datagram of ours that was too large would be an error of the next one (ip(7)).
+    """
+    with suppress(OSError):
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if option := _mtu_discovery(handle):
+            handle.setsockopt(*option, _DONT)
+
+
+@contextmanager
+def unfragmented(handle: socket.socket | None) -> Iterator[None]:
+    """What is sent meanwhile from a socket is fragmented nowhere, whatever the system believes of the path."""
+    option = _mtu_discovery(handle) if handle is not None else None
+    if handle is None or option is None:
+        yield
+        return
+    handle.setsockopt(*option, _PROBE)
+    try:
+        yield
+    finally:
+        handle.setsockopt(*option, _DONT)
+        # The answer of a router near by: taking it off keeps it from the next datagram.
+        handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _mtu_discovery(handle: socket.socket) -> tuple[int, int] | None:
+    usable = sys.platform == "linux" and handle.fileno() >= 0
+    return _MTU_DISCOVER.get(handle.family) if usable else None
 
 
 class Cookies:
@@ -96,8 +132,8 @@ class _Socket(DatagramProtocol):
 
     def startProtocol(self) -> None:
         handle: socket.socket = self.transport.getHandle()  # type: ignore[union-attr]
-        with suppress(OSError, AttributeError):
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if handle is not None:
+            prepare(handle)
 
     def _write(self, datagram: bytes, there: Place | None) -> None:
         # No buffer, no route, too large for the path: lost, as it might have been anywhere else on its way.
@@ -105,6 +141,10 @@ class _Socket(DatagramProtocol):
             self.transport.write(datagram, there)  # type: ignore[union-attr]
         except (OSError, MessageLengthError):
             pass
+
+    def _write_unfragmented(self, datagram: bytes, there: Place | None) -> None:
+        with unfragmented(self.transport.getHandle()):  # type: ignore[union-attr]
+            self._write(datagram, there)
 
 
 class Door(_Socket):
@@ -217,6 +257,9 @@ class _Shared:
     def send(self, datagram: bytes) -> None:
         self._door._write(datagram, self.there)
 
+    def send_unfragmented(self, datagram: bytes) -> None:
+        self._door._write_unfragmented(datagram, self.there)
+
     def close(self) -> None:
         self._door.left(self)
 
@@ -267,6 +310,9 @@ class Dial(_Socket):
 
     def send(self, datagram: bytes) -> None:
         self._write(datagram, None)
+
+    def send_unfragmented(self, datagram: bytes) -> None:
+        self._write_unfragmented(datagram, None)
 
     def close(self) -> None:
         """Close the socket; the handshake may not even have begun."""

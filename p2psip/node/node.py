@@ -42,6 +42,7 @@ from ..transport.connections import ConnectionTable
 from ..transport.dispatch import Dispatch
 from ..transport.liveness import Doubts, Liveness
 from ..transport.messaging import Messaging
+from ..transport.path_mtu import PathMTUs
 from ..transport.transactions import Transactions
 from ..wire.chord import ChordUpdate
 from ..wire.methods import (
@@ -148,7 +149,13 @@ class Node:
         clock, count = self.clock, self.count
         drain = 5 * self.configuration.overlay_reliability_timer / 1000
         self.table = ConnectionTable(
-            self.node_id, clock, self._connected, self._disconnected, self._routes_over, drain
+            self.node_id,
+            clock,
+            self._connected,
+            self._disconnected,
+            self._routes_over,
+            drain,
+            recovered=self._recovered,
         )
         self.router = Router(self.node_id, self.configuration, Routes(self))
         self.transactions = Transactions(clock, self.random, count)
@@ -166,6 +173,7 @@ class Node:
             clock,
             count,
         )
+        self.path_mtus = PathMTUs(configuration, self.signer, self.transactions, clock, self.random)
         self._doubts: Doubts = Doubts(self.table.connected, self._routes_over, self.messaging.request)
         self.updates: ConfigurationUpdates = ConfigurationUpdates(
             configuration,
@@ -354,6 +362,7 @@ class Node:
         self.replication.stop()
         self.transactions.stop()
         await self._stop_usages()
+        self.path_mtus.stop()
         self.table.stop()
         stopping = [protocol.stop() for protocol in self.link_protocols]
         closed = DeferredList([stopped.addErrback(self._log_failure) for stopped in stopping])
@@ -376,6 +385,9 @@ class Node:
 
     def _connected(self, node_id: NodeId) -> None:
         self.topology.link_opened(node_id)
+
+    def _recovered(self, node_id: NodeId) -> None:
+        self.topology.link_recovered(node_id)
 
     def _disconnected(self, node_id: NodeId) -> None:
         if self._running:

@@ -287,6 +287,7 @@ class Chord:
             known = data.successors
         elif isinstance(data, FromPredecessor):
             known = data.predecessors
+        self._former.pop(leaving, None)
         if leaving in self._table:
             self._repair.shun(leaving, AFTER_LEAVE)
             self._membership.drop(leaving)
@@ -377,6 +378,15 @@ class Chord:
         if node_id in self._former:
             del self._former[node_id]
             self._repair.ask(node_id, again=True)
+
+    def link_recovered(self, node_id: NodeId) -> None:
+        """ACKs came again: who was a member is one (RFC 6940 §6.6.3.1).
+
+        Until it answered our questions, we and it would see the ring differently, and send messages in circles.
+        """
+        if node_id in self._former and self._membership.speaks:
+            self._membership.adopt(node_id)
+        self.link_opened(node_id)
 
     def link_closed(self, node_id: NodeId) -> None:
         """The link to a node was lost or is failing: it is no member for now."""

@@ -204,6 +204,9 @@ class ChordClient:
     def link_opened(self, node_id: NodeId) -> None:
         """Nothing changes by that."""
 
+    def link_recovered(self, node_id: NodeId) -> None:
+        """If it was that of our peer, we have another by now."""
+
     def link_closed(self, node_id: NodeId) -> None:
         """If that was our peer, attach to the next one over whoever is left."""
         self._membership.heard.pop(node_id, None)

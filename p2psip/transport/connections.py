@@ -41,8 +41,9 @@ class ConnectionTable:
     each other's.
 
     `connected` and `disconnected` are told when a node can, and can no longer, be reached over a link of its own; a
-    link that is failing counts as none.  `kept` says whether the Topology Plug-in routes over a node: the links to
-    all others are bounded by `limit`, the longest silent being closed first.
+    link that is failing counts as none. When it works again, `recovered` is told instead of `connected`. `kept` says
+    whether the Topology Plug-in routes over a node: the links to all others are bounded by `limit`, the longest silent
+    being closed first.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class ConnectionTable:
         kept: Callable[[NodeId], bool],
         drain: float = 15.0,
         limit: int = MAX_OTHERS,
+        recovered: Callable[[NodeId], None] | None = None,
     ) -> None:
         self._node_id = node_id
         self._clock = clock
         self._connected = connected
+        self._recovered = recovered or connected
         self._disconnected = disconnected
         self._kept = kept
         self._drain = drain
@@ -175,7 +178,7 @@ class ConnectionTable:
         if was_failing:
             if link is not failed and self._resume(connection):
                 self._retire(connection, failed)
-            self._connected(link.node_id)
+            self._recovered(link.node_id)
 
     def closed(self, link: ILink) -> None:
         """A link is gone."""

@@ -26,6 +26,15 @@ JOIN_SECONDS = 30.0
 """How long a node may take to join before a test fails: far more than it should, for slow machines."""
 
 
+TLS, DTLS, ICE = "TLS-TCP-FH-NO-ICE", "DTLS-UDP-SR-NO-ICE", "DTLS-UDP-SR"
+"""The link protocols; with ICE overlays are founded without a word."""
+
+
+def only(protocol: str) -> Sequence[str]:
+    """The options of nodes that speak this link protocol and no other."""
+    return (*(() if protocol == ICE else ("--no-ice",)), "--link-protocol", protocol)
+
+
 class NodeFailed(AssertionError):
     """A node did not do what it should; the text ends with the last lines of its log."""
 
@@ -41,16 +50,18 @@ class NodeProcess:
         self.log: list[str] = []
         self.process: subprocess.Popen[str] | None = None
         self.environment: dict[str, str] = {}
+        self.options: Sequence[str] = ()
+        """Given whenever it is started."""
         self.prefix: Sequence[str] = ()
         """What the command line begins with, such as ``ip netns exec NAME``."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._scratch = directory
 
     def start(self, *options: str) -> None:
-        """Start `twistd -n p2psip` with this node's address and state, and `options`."""
+        """Start `twistd -n p2psip` with this node's address and state, its own options, and `options`."""
         command = [
             *self.prefix, str(BIN / "twistd"), "-n", "--pidfile=", "p2psip", "--overlay", self.overlay,
-            "--state", str(self.state), "--bind", self.address, "--no-discovery", *options,
+            "--state", str(self.state), "--bind", self.address, "--no-discovery", *self.options, *options,
         ]  # fmt: skip
         self._lines = queue.Queue()
         self.process = subprocess.Popen(
@@ -148,13 +159,16 @@ class NodeProcess:
 
 
 class World:
-    """Nodes that are ended, and whose files are removed, when the test is over."""
+    """Nodes that are ended, and whose files are removed, when the test is over; all are started with `options`."""
 
-    def __init__(self, overlay: str = "example.org", prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, overlay: str = "example.org", prefix: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="p2psip-test-"))
         self.overlay = overlay
         self.nodes: list[NodeProcess] = []
         self._command = prefix
+        self._options = options
         self._phones = 0
         # An own part of 127.0.0.0/8, so that default ports are free whatever else runs on the machine.
         self._prefix = f"127.{random.randint(64, 250)}.{random.randint(1, 250)}"
@@ -166,6 +180,7 @@ class World:
             self.directory, name or f"n{number}", address or f"{self._prefix}.{number}", self.overlay
         )
         node.prefix = self._command
+        node.options = self._options
         self.nodes.append(node)
         return node
 
@@ -176,13 +191,15 @@ class World:
         node.wait_joined()
         return node
 
-    def join_all(self, by: NodeProcess, count: int) -> list[NodeProcess]:
+    def join_all(
+        self, by: NodeProcess, count: int, *options: str, seconds: float = JOIN_SECONDS
+    ) -> list[NodeProcess]:
         """So many more nodes, all at the same time."""
         nodes = [self.node() for _ in range(count)]
         for node in nodes:
-            node.start("--join", by.p2psip("invite", node.name).stdout.strip())
+            node.start("--join", by.p2psip("invite", node.name).stdout.strip(), *options)
         for node in nodes:
-            node.wait_joined()
+            node.wait_joined(seconds)
         return nodes
 
     def sipp(self, address: str | None = None) -> Sipp:

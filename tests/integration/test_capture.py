@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.wire.codes import MessageCode
 
-from .nodes import World
+from .nodes import TLS, World, only
 
 STALE = {"Unknown identity type"}
 """What tshark 4.0 complains of and RFC 6940 has: the signer identity "none" (§6.3.4)."""
@@ -120,7 +120,7 @@ class Capture(SynchronousTestCase):
 
     def test_tshark(self) -> None:
         """Joining, registering and looking up over a real link: every frame is RELOAD to tshark, none malformed."""
-        world = World()
+        world = World(options=only(TLS))
         self.addCleanup(world.close)
         secrets = self.folder / "secrets"
         relays = []

@@ -69,7 +69,7 @@ from .hostile import (
     status,
     tls_connection,
 )
-from .nodes import NodeProcess, World, until
+from .nodes import TLS, NodeProcess, World, only, until
 
 USER = "mallory@example.org"
 
@@ -85,7 +85,7 @@ class Hostile(SynchronousTestCase):
     @classmethod
     def found(cls) -> None:
         """Start what the tests of this class share; trial runs no class fixtures."""
-        cls.world = World()
+        cls.world = World(options=only(TLS))
         atexit.register(cls.world.close)
         cls.node = cls.world.founder()
         cls.overlay = Overlay(cls.node)

@@ -52,7 +52,7 @@ def complete(test: SynchronousTestCase, nodes: list[NodeProcess]) -> None:
         test.assertEqual("example.org", status["overlay"])
         test.assertEqual("registrar", status["role"])
         test.assertTrue(status["joined"])
-        test.assertEqual({"TLS-TCP-FH-NO-ICE"}, {link["protocol"] for link in status["links"]})
+        test.assertEqual({"DTLS-UDP-SR"}, {link["protocol"] for link in status["links"]})
         test.assertTrue(any("sip UDP" in listener for listener in status["listeners"]))
 
 

@@ -200,6 +200,8 @@ class FakeTopology:
 
     def link_closed(self, node_id: NodeId) -> None: ...
 
+    def link_recovered(self, node_id: NodeId) -> None: ...
+
     def status(self) -> Mapping[str, Any]:
         return {}
 

@@ -519,6 +519,29 @@ class UpdateTests(ChordTestCase):
         self.world.clock.advance(1)
         self.assertIn("A: PeerReady to E", said)
 
+    def test_recovered(self) -> None:
+        """A member whose link was failing is one again as soon as ACKs come, not after it was asked.
+
+        [6940-6.6.3.1-10]
+        """
+        hosts = self.ring(1, 5, 9, 13)
+        first, second = hosts[:2]
+        before = self.table(first)
+        first.topology.link_closed(second.node_id)
+        self.assertNotEqual(before, self.table(first))
+        first.topology.link_recovered(second.node_id)
+        self.assertEqual(before, self.table(first))
+
+    def test_recovered_after_leaving(self) -> None:
+        """One that left meanwhile is none."""
+        hosts = self.ring(1, 5, 9, 13)
+        first, second = hosts[:2]
+        first.topology.link_closed(second.node_id)
+        said = second.topology.leave()
+        self.world.until(lambda: said.called, 30)
+        first.topology.link_recovered(second.node_id)
+        self.assertNotIn("B", self.table(first)["successors"])
+
     def test_gathered(self) -> None:
         """What happens at one time is told once, and while one Update is unanswered no second one follows."""
         hosts = self.ring(1, 5, 9, 13)

@@ -29,6 +29,7 @@ class ConnectionTableTests(SynchronousTestCase):
             self.kept.__contains__,
             drain=15,
             limit=2,
+            recovered=lambda node_id: self.told.append(("recovered", node_id)),
         )
 
     def link(self, node_id: NodeId, outgoing: bool = False) -> FakeLink:
@@ -101,7 +102,7 @@ class ConnectionTableTests(SynchronousTestCase):
         self.assertEqual(self.told[-1], ("disconnected", LARGER))
         self.table.recovered(link)
         self.assertIs(self.table.link_to(LARGER), link)
-        self.assertEqual(self.told[-1], ("connected", LARGER))
+        self.assertEqual(self.told[-1], ("recovered", LARGER))
 
     def test_both_links_fail(self) -> None:
         """A node that is dead is not reached over an older link either; one that comes back is, over any."""
@@ -113,7 +114,7 @@ class ConnectionTableTests(SynchronousTestCase):
         self.assertEqual([what for what, _ in self.told], ["connected", "disconnected"])
         self.table.recovered(second)
         self.assertIs(self.table.link_to(LARGER), second)
-        self.assertEqual([what for what, _ in self.told], ["connected", "disconnected", "connected"])
+        self.assertEqual([what for what, _ in self.told], ["connected", "disconnected", "recovered"])
         self.table.recovered(first)
         self.assertIs(self.table.link_to(LARGER), second)
 
