@@ -54,6 +54,7 @@ class Relay:
         self._address = address
         self._front = Socket(address, self._onwards)
         self._back: dict[Place, Socket] = {}
+        self._other: dict[Place, Socket] = {}
         self._closing: list[Any] = []
 
     @property
@@ -69,8 +70,16 @@ class Relay:
         if not self.passes(datagram, True):
             return
         if sender not in self._back:
-            self._back[sender] = Socket(self._address, lambda answer, _: self._back_to(sender, answer))
+            self._back[sender] = self._open(sender)
         self._back[sender].send(datagram, self.there)
+
+    def _open(self, sender: Place) -> Socket:
+        def take(answer: bytes, _: Place) -> None:
+            if self._back.get(sender) is made:
+                self._back_to(sender, answer)
+
+        made = Socket(self._address, take)
+        return made
 
     def _back_to(self, sender: Place, answer: bytes) -> None:
         if self.passes(answer, False):
@@ -81,7 +90,13 @@ class Relay:
         self._closing += [each.close() for each in self._back.values()]
         self._back.clear()
 
+    def switch(self) -> None:
+        """Go on from other ports, and from the first ones again the next time: as where one of two ways out fails."""
+        self._back, self._other = self._other, self._back
+
     def close(self) -> Any:
+        self.move()
+        self.switch()
         self.move()
         return gatherResults([*self._closing, self._front.close()])
 
