@@ -78,7 +78,10 @@ class CheckTests(ICETestCase):
         await as_deferred(agent.close())
 
     async def test_strangers_are_not_heard(self) -> None:
-        """Before the data are protected only who was checked is; strangers tell nothing of which socket is in use."""
+        """Before the data are protected only who was checked is; strangers tell nothing of which socket is in use.
+
+        What comes before this end has chosen its pair is kept for then. [6940-6.5.1.14-1]
+        """
         agent = await self.agent()
         known = self.remote("host", 10)
         await self.choosing(agent, [known])

@@ -547,7 +547,7 @@ class DoorTests(DTLSTestCase):
         await self.until(lambda: not door.port.connected)
 
     async def test_no_stun_without_ice(self) -> None:
-        """[6940-6.6.6-1]"""
+        """RFC 6940 §6.6.6: "no STUN connectivity checks or keepalives are used"."""
         b = await self.node(B)
         stranger = self.socket()
         stranger.send(bytes(binding_request()), self.place(b))

@@ -628,7 +628,7 @@ class ConsentTests(ICETestCase):
 
     def hurry(self) -> None:
         """Let checks have little time for their answers."""
-        self.patch(stun, "RETRY_RTO", 0.005)
+        self.patch(stun, "RETRY_RTO", 0.02)
 
     async def test_lost(self) -> None:
         """Without answers the link is failing, then closed: at both ends. [6940-6.5.1.10.3-1]"""
