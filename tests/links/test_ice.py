@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from aioice import stun
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.plugin import getPlugins
 from zope.interface import implementer
@@ -91,6 +92,7 @@ class ICETestCase(test_tls.LinksTestCase):
     factory: Any = ICELinkFactory
 
     def setUp(self) -> None:
+        self.assertIsInstance(test_tls.reactor, AsyncioSelectorReactor, "ICE needs it: leave out trial's --reactor")
         super().setUp()
         self.configuration = Configuration(instance_name=test_tls.OVERLAY, no_ice=False, max_message_size=20000)
 
