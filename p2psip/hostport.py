@@ -16,6 +16,6 @@ def address_text(host: str, port: int) -> str:
 def parse_address(text: str) -> tuple[str, int] | None:
     """Host, without brackets, and port of what `address_text` made; None where `text` is nothing of the kind."""
     host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()):
+    if not host or not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         return None
     return host.removeprefix("[").removesuffix("]"), int(port)

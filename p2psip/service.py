@@ -324,7 +324,7 @@ class NodeService(Service):
             random=SystemRandom(),
             addresses=self.bound,
             port=self.options["reload-port"],
-            advertise=self.advertised,
+            advertise=self.options["advertise"],
             bootstrap_cache=cache,
             nearby=self._lan.places,
             save_configuration=self._save_configuration,

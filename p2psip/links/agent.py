@@ -79,6 +79,7 @@ class Agent(Connection):
         self._early: list[bytes] = []
         self._heard_on: StunProtocol | None = None
         self._unanswered = 0
+        self._switched = 0
         self._received: Callable[[bytes], None] | None = None
         self.silent: Callable[[bool], None] = lambda dead: None
         self.answers: Callable[[Place | None], None] = lambda seen: None
@@ -201,7 +202,16 @@ class Agent(Connection):
         except (TimeoutError, ConnectionError):
             raise LinkError(self._what_failed(time.monotonic() - began)) from None
 
+    def switch_role(self, ice_controlling: bool) -> None:
+        self._switched += 1
+        super().switch_role(ice_controlling)
+
     async def check_start(self, pair: CandidatePair) -> None:
+        if self._switched > 1:
+            # The exchange gives the roles; who contests them again and again would keep us busy with nothing else.
+            self.check_state(pair, CandidatePair.State.FAILED)
+            self.check_complete(pair)
+            return
         if self.ice_controlling and _is_relayed(pair):
             # Not "waiting", or no other pair's check would start meanwhile.
             self.check_state(pair, CandidatePair.State.IN_PROGRESS)

@@ -54,14 +54,25 @@ class DTLSLinks(LinkService):
         self.listening = Contexts(host, SSL.DTLS_METHOD, key_log, self.cookies.set_up)
         self.connecting = Contexts(host, SSL.DTLS_METHOD, key_log)
         self._looking: Any = None
+        self._addresses: Sequence[str] = ()
+        self._addresses_until = 0.0
+        self._retired: dict[str, IListeningPort] = {}
 
     # -- listening
 
     def interfaces(self) -> Sequence[str]:
         if not self._bind or any(numeric(address).is_unspecified for address in self._bind):
-            versions = {numeric(address).version for address in self._bind if address != "::"} or {4, 6}
-            return [each for each in own_addresses() if numeric(each).version in versions]
+            every = not self._bind or "::" in self._bind
+            versions = {4, 6} if every else {numeric(address).version for address in self._bind}
+            return [each for each in self.own_addresses() if numeric(each).version in versions]
         return self._bind
+
+    def own_addresses(self) -> Sequence[str]:
+        """Every address of this machine, as of a few seconds ago."""
+        now = self.clock.seconds()
+        if now >= self._addresses_until:
+            self._addresses, self._addresses_until = own_addresses(), now + LOOK_AT_INTERFACES / 2
+        return self._addresses
 
     def _listen(self) -> None:
         super()._listen()
@@ -69,19 +80,28 @@ class DTLSLinks(LinkService):
             self._looking = self.clock.callLater(LOOK_AT_INTERFACES, self._look_at_interfaces)
 
     def _look_at_interfaces(self) -> None:
+        self._looking = self.clock.callLater(LOOK_AT_INTERFACES, self._look_at_interfaces)
+        self._follow_interfaces()
+
+    def _follow_interfaces(self) -> None:
         """Listen at addresses that are new, and no more at those that are gone."""
         there = set(self.interfaces())
         had = {where(port)[0]: port for port in self._ports}
         for address in had.keys() - there:
             self._ports.remove(had[address])
+            self._retired[address] = had[address]
             self.close_port(had[address])
         for address in sorted(there - had.keys()):
+            retired = self._retired.pop(address, None)
+            if retired is not None and _door_of(retired).reopen():
+                self._ports.append(retired)  # its associations have lived on
+                continue
             try:
                 self._ports.append(self.open_port(self._port, self._make_link, address))
             except LinkError:
                 continue  # it is not ready yet, or gone again; the next look will tell
+        self._retired = {address: port for address, port in self._retired.items() if _door_of(port).in_use}
         self._listening_at()
-        self._looking = self.clock.callLater(LOOK_AT_INTERFACES, self._look_at_interfaces)
 
     def listen_at(
         self, interface: str, port: int, make: Callable[[str], SecuredConnection]
@@ -92,8 +112,7 @@ class DTLSLinks(LinkService):
 
     def close_port(self, port: IListeningPort) -> None:
         # Its associations share the socket: it is closed after the last of them.
-        door: Door = port.protocol  # type: ignore[attr-defined]
-        door.retire()
+        _door_of(port).retire()
 
     def _close_ports(self) -> None:
         if self._looking is not None and self._looking.active():
@@ -118,8 +137,9 @@ class DTLSLinks(LinkService):
         any_address = "::" if numeric(host).version == 6 else "0.0.0.0"
         try:
             dial.port = self._reactor.listenUDP(0, dial, source or any_address, LARGEST_DATAGRAM)
-        except (CannotListenError, OSError) as error:
+        except (CannotListenError, OSError, OverflowError) as error:
             why = error.socketError if isinstance(error, CannotListenError) else error
+            dial.discard()
             self.clock.callLater(0, self._cannot_dial, connection, f"cannot reach {connection.address}: {why}")
         else:
             connection.stop_connecting = lambda: self._stop_dialing(dial, connection)
@@ -131,6 +151,11 @@ class DTLSLinks(LinkService):
     def _stop_dialing(self, dial: Dial, connection: SecuredConnection) -> None:
         dial.close()
         self._cannot_dial(connection, f"{connection.address}: given up")
+
+
+def _door_of(port: IListeningPort) -> Door:
+    door: Door = port.protocol  # type: ignore[attr-defined]
+    return door
 
 
 @implementer(ILinkProtocolFactory)

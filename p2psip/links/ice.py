@@ -31,7 +31,7 @@ from ..interfaces import (
 )
 from ..wire.codes import CandType, OverlayLinkType
 from ..wire.methods import IceCandidate, IceExtension, IpAddressPort
-from .addresses import numeric, outward_addresses, own_addresses, refusal
+from .addresses import numeric, outward_addresses, refusal
 from .agent import Agent
 from .datagram_link import DTLSLink
 from .dtls import DTLSTransport
@@ -63,6 +63,7 @@ LISTENING = b"p2psip-listening"
 _TYPES = {"host": CandType.HOST, "srflx": CandType.SRFLX, "relay": CandType.RELAY}
 _NAMES = {int(number): name for name, number in _TYPES.items()}
 
+_PORT = re.compile(rb"[1-9][0-9]{0,4}")
 _UFRAG, _PASSWORD = (re.compile(rb"[A-Za-z0-9+/]{%d,256}" % least) for least in (4, 22))
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class ICELinks(DTLSLinks):
         self._seen: dict[SecuredConnection, _Seen] = {}
         self._listening_ports: dict[str, int] = {}
         self._background: set[asyncio.Future[Any]] = set()
-        self._told: OrderedDict[NodeId, float] = OrderedDict()
+        self._failures: OrderedDict[NodeId, float] = OrderedDict()
 
     def _listening_at(self) -> None:
         super()._listening_at()
@@ -119,22 +120,31 @@ class ICELinks(DTLSLinks):
     def seen(self, connection: SecuredConnection, server: Place, at: str) -> None:
         """The other end of `connection`, at `server`, sees this node at the address `at`."""
         self._seen[connection] = _Seen(server, at)
-        self._judge_nat()
 
-    def _judge_nat(self) -> None:
-        own = {str(numeric(each)) for each in (*own_addresses(), *self._advertise)}
-        self.behind_nat = any(each.at not in own for each in self._seen.values())
+    def _told(self) -> Sequence[_Seen]:
+        """What those told who have proved to be nodes of the overlay."""
+        return [seen for connection, seen in self._seen.items() if connection.is_proved]
+
+    def _elsewhere(self) -> int:
+        """How many see this node at an address that is none of its own."""
+        own = {str(numeric(each)) for each in (*self.own_addresses(), *self._advertise)}
+        return sum(each.at not in own for each in self._told())
+
+    @property
+    def behind_nat(self) -> bool | None:
+        """Whether most see this node at another address: a single one may err, or lie."""
+        told = len(self._told())
+        return 2 * self._elsewhere() > told if told else None
 
     def connection_ended(self, connection: SecuredConnection) -> None:
         # RFC 6940 §6.5.1.4: "If the connection to that host is lost, it MUST be removed from the list of STUN servers".
-        if self._seen.pop(connection, None) is not None and self._seen:
-            self._judge_nat()
+        self._seen.pop(connection, None)
         super().connection_ended(connection)
 
     def stun_servers(self) -> Sequence[Place]:
         """One connected peer of each group that sees this node at the same address (RFC 6940 §6.5.1.4)."""
         groups: dict[tuple[str, int], Place] = {}
-        for seen in self._seen.values():
+        for seen in self._told():
             groups.setdefault((seen.at, numeric(seen.server[0]).version), seen.server)
         return list(groups.values())[:MOST_STUN_SERVERS]
 
@@ -151,7 +161,7 @@ class ICELinks(DTLSLinks):
 
     def external_addresses(self) -> Sequence[str]:
         """Addresses that this node advertises without having them: those of a NAT that maps one to one."""
-        own = set(own_addresses())
+        own = self.own_addresses()
         return [address for address in self._advertise if address not in own]
 
     def negotiate(
@@ -160,11 +170,13 @@ class ICELinks(DTLSLinks):
         return Deferred.fromCoroutine(self._negotiate(controlling, application))
 
     async def _negotiate(self, controlling: bool, application: int | None) -> INegotiation:
-        relays = self.host.relays if self.behind_nat else None
+        relays = self.host.relays if self._elsewhere() else None
         relay = await relays.relay() if relays is not None else None
         if self._stopped:
             raise LinkError("this node is stopping")
-        if len(self._negotiations) >= MOST_NEGOTIATIONS:
+        # Those that others begin leave room for ours.
+        most = MOST_NEGOTIATIONS if controlling else MOST_NEGOTIATIONS // 2
+        if len(self._negotiations) >= most:
             raise LinkError("too many connections are being negotiated")
         agent = Agent(controlling, self.host_addresses(), self.external_addresses(), self.stun_servers(), relay)
         negotiation = Negotiation(self, agent, application)
@@ -181,12 +193,16 @@ class ICELinks(DTLSLinks):
     def failed(self, node_id: NodeId, error: LinkError) -> None:
         """Tell the administrator why there is no connection to a node, once in a while."""
         now = self.clock.seconds()
-        if now - self._told.get(node_id, -TELL_AGAIN) >= TELL_AGAIN:
-            self._told.pop(node_id, None)
-            self._told[node_id] = now
-            while len(self._told) > MOST_TOLD:
-                self._told.popitem(last=False)
+        if now - self._failures.get(node_id, -TELL_AGAIN) >= TELL_AGAIN:
+            self._failures.pop(node_id, None)
+            self._failures[node_id] = now
+            while len(self._failures) > MOST_TOLD:
+                self._failures.popitem(last=False)
             self.log.warn("no connection to {node}: {error}", node=node_id.hex(), error=error)
+
+    def is_negotiating(self, negotiation: Negotiation) -> bool:
+        """Whether `negotiation` has not come to its end."""
+        return negotiation in self._negotiations
 
     def negotiation_ended(self, negotiation: Negotiation) -> bool:
         """`negotiation` has come to its end; whether it had not before."""
@@ -236,6 +252,7 @@ class Negotiation:
     def __init__(self, links: ICELinks, agent: Agent, application: int | None) -> None:
         self._links = links
         self._agent = agent
+        self._controlling = agent.ice_controlling
         self._application = application
         self._timeout = links.clock.callLater(HALF_LIFE, self.abandon)
         self.ufrag = agent.local_username.encode()
@@ -265,11 +282,13 @@ class Negotiation:
             await _from_asyncio(
                 self._agent.choose(_text(ufrag, _UFRAG), _text(password, _PASSWORD), checkable)
             )
+            if not self._links.is_negotiating(self):
+                raise LinkError("given up")
             connection = self._secure(expected, candidates)
         except BaseException as error:
-            self.abandon()
-            if isinstance(error, LinkError):
+            if isinstance(error, LinkError) and self._links.is_negotiating(self):
                 self._links.failed(expected, error)
+            self.abandon()
             raise
         self._end()
         await connection.opened
@@ -283,7 +302,7 @@ class Negotiation:
         if pair is None:
             raise LinkError("the chosen pair was lost")
         # "Outgoing" is who is the DTLS client, as without ICE.
-        outgoing = not agent.ice_controlling
+        outgoing = not self._controlling
         address = address_text(*pair.remote_addr)
         connection: SecuredConnection
         if self._application is None:
@@ -360,7 +379,7 @@ def _listening_of(chosen: Candidate, candidates: Sequence[IceCandidate]) -> str:
         host, port = each.addr_port.host, getattr(each.addr_port, "port", 0)
         if chosen.type == "host" and (host, port) == (chosen.host, chosen.port):
             for extension in each.extensions:
-                if extension.name == LISTENING and extension.value.isdigit() and len(extension.value) < 6:
+                if extension.name == LISTENING and _PORT.fullmatch(extension.value):
                     return address_text(host, int(extension.value))
     return ""
 

@@ -26,13 +26,8 @@ OFFER_TIME = 10.0
 class Opener(Secured, Seam):
     """What an offer needs of the links of its node."""
 
-    def interfaces(self) -> Sequence[str]:
-        """The addresses to bind to."""
-
-    def open_port(
-        self, port: int, make: Callable[[str], SecuredConnection], interface: str
-    ) -> IListeningPort:
-        """Listen; LinkError if that cannot be."""
+    def open_ports(self, port: int, make: Callable[[str], SecuredConnection]) -> Sequence[IListeningPort]:
+        """Listen at every address; LinkError if that cannot be."""
 
     def close_port(self, port: IListeningPort) -> None:
         """Listen no more."""
@@ -94,8 +89,7 @@ class Offer:
     def listen(self) -> Sequence[IceCandidate]:
         """Open the ports; answers their candidates."""
         try:
-            for interface in self._links.interfaces():
-                self._ports.append(self._links.open_port(0, self._make, interface))
+            self._ports += self._links.open_ports(0, self._make)
         except LinkError:
             self.end()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from errno import EADDRNOTAVAIL
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -44,6 +45,10 @@ MOST_OF_ONE_NODE = 8
 MOST_OFFERS = 64
 
 
+class NotReady(LinkError):
+    """An address is gone, or of IPv6 and not yet known to be nobody else's (RFC 4862 §5.4)."""
+
+
 class LinkService:
     """The links of one node, of one protocol: one listening port for each of `addresses`, none given: for all.
 
@@ -54,7 +59,11 @@ class LinkService:
 
     name = ""
     link_type = int(OverlayLinkType.TLS_TCP_FH_NO_ICE)
-    behind_nat: bool | None = None
+
+    @property
+    def behind_nat(self) -> bool | None:
+        """Whether others see this node at another address; without ICE nobody tells."""
+        return None
 
     def __init__(
         self,
@@ -72,7 +81,6 @@ class LinkService:
         self._port = port
         self._advertise = tuple(str(numeric(address)) for address in advertise)
         self._ports: list[IListeningPort] = []
-        self._candidates: Sequence[IceCandidate] = ()
         self._own: frozenset[tuple[str, int]] = frozenset()
         self._loopback = _any_loopback([*self._bind, *self._advertise])
         self._connections: dict[SecuredConnection, str] = {}
@@ -113,8 +121,7 @@ class LinkService:
     def _listen(self) -> None:
         self._stopped, self._all_ended = False, None
         try:
-            for interface in self.interfaces():
-                self._ports.append(self.open_port(self._port, self._make_link, interface))
+            self._ports += self.open_ports(self._port, self._make_link)
         except LinkError:
             self._close_ports()
             raise
@@ -122,15 +129,31 @@ class LinkService:
 
     def _listening_at(self) -> None:
         """Note where this node listens now."""
-        self._candidates = self.candidates_at(self._ports)
         bound = [where(port) for port in self._ports]
         self.addresses = tuple(address_text(*each) for each in bound)
-        known = {(each.addr_port.host, getattr(each.addr_port, "port", 0)) for each in self._candidates}
+        known = {(each.addr_port.host, getattr(each.addr_port, "port", 0)) for each in self.candidates()}
         self._own = frozenset({*known, *bound})
-        self._loopback = _any_loopback(address for address, _ in self._own)
+        self._loopback = _any_loopback([*self._bind, *(address for address, _ in known)])
 
     def _make_link(self, address: str) -> SecuredConnection:
         return self.make_link(address, False, None)
+
+    def open_ports(self, port: int, make: Callable[[str], SecuredConnection]) -> Sequence[IListeningPort]:
+        """Listen at every address; LinkError where one cannot be had, or none of those that the machine has now."""
+        opened: list[IListeningPort] = []
+        why = LinkError("this machine has no address to listen on")
+        for interface in self.interfaces():
+            try:
+                opened.append(self.open_port(port, make, interface))
+            except LinkError as error:
+                why = error
+                if self.interfaces() is self._bind or not isinstance(error, NotReady):
+                    for each in opened:
+                        self.close_port(each)
+                    raise
+        if not opened:
+            raise why
+        return opened
 
     def open_port(
         self, port: int, make: Callable[[str], SecuredConnection], interface: str
@@ -139,7 +162,8 @@ class LinkService:
         try:
             return self.listen_at(interface, port, make)
         except CannotListenError as error:
-            raise LinkError(
+            not_ready = getattr(error.socketError, "errno", 0) == EADDRNOTAVAIL
+            raise (NotReady if not_ready else LinkError)(
                 f"cannot listen on {interface} port {port}: {error.socketError}; "
                 "choose another port with --reload-port"
             ) from None
@@ -161,19 +185,23 @@ class LinkService:
         self.addresses = ()
 
     def candidates(self) -> Sequence[IceCandidate]:
-        return self._candidates
+        """Host candidates of where this node listens: asked anew, since a machine's addresses change."""
+        return self.candidates_at(self._ports)
 
     def candidates_at(self, ports: Sequence[IListeningPort]) -> Sequence[IceCandidate]:
         """Host candidates for listening ports (RFC 6940 §6.5.1.11)."""
         found: dict[tuple[str, int], None] = {}
+        outward = outward_addresses()
         for port in ports:
             host, number = where(port)
             if self._advertise:
                 addresses: Sequence[str] = self._advertise
-            elif numeric(host).is_unspecified:
-                addresses = [each for each in outward_addresses() if host == "::" or ":" not in each]
-            else:
+            elif self.interfaces() is self._bind:
                 addresses = (host,)
+            elif numeric(host).is_unspecified:
+                addresses = [each for each in outward if host == "::" or ":" not in each]
+            else:
+                addresses = [host] if host in outward else []
             found.update(dict.fromkeys((address, number) for address in addresses))
         return host_candidates(list(found), self.link_type)
 

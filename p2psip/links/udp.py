@@ -226,6 +226,18 @@ class Door(_Socket):
         self._retired = True
         self._close_if_idle()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there are associations over this socket."""
+        return bool(self._known)
+
+    def reopen(self) -> bool:
+        """Take others again; False where the socket is closed already."""
+        if not self.in_use:
+            return False
+        self._retired = False
+        return True
+
     def left(self, shared: _Shared) -> None:
         """An association has ended."""
         if self._known.get(shared.there) is shared:
@@ -313,6 +325,11 @@ class Dial(_Socket):
 
     def send_unfragmented(self, datagram: bytes) -> None:
         self._write_unfragmented(datagram, None)
+
+    def discard(self) -> None:
+        """Close the socket of a dial that could not be begun: it has no port that would."""
+        if self.transport is not None and self.transport.getHandle() is not None:  # type: ignore[attr-defined]
+            self.transport.getHandle().close()  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Close the socket; the handshake may not even have begun."""

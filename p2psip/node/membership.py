@@ -124,6 +124,11 @@ class Membership:
                     raise CancelledError from error
                 wait = pause * self._random.uniform(0.5, 1.5)
                 self.log.info("not joined: {error}; again in {wait:.0f} s", error=error, wait=wait)
+            except Exception as error:
+                if self._stopped or not self._under_way:
+                    raise CancelledError from error
+                wait = pause * self._random.uniform(0.5, 1.5)
+                self.log.failure("not joined; again in {wait:.0f} s", wait=wait)
             attempt += 1
             pause = min(2 * pause, LONGEST_PAUSE)
             await deferLater(self._clock, wait)

@@ -99,9 +99,11 @@ class AppAttachments:
         self._connecting += 1
         try:
             exchange = await Exchange.begin([protocol], False, node_id, body.application)
-        except LinkError as error:
+        except BaseException as error:
             self._connecting -= 1
-            raise Forbidden(f"no candidates: {error}") from None
+            if isinstance(error, LinkError):
+                raise Forbidden(f"no candidates: {error}") from None
+            raise
 
         def connect() -> None:
             opened = exchange.conclude(body, node_id)

@@ -199,6 +199,8 @@ class Attachments:
 
     async def _link(self, node_id: NodeId, exchange: Exchange, theirs: AttachReqAns | None) -> None:
         """Wait until there is a link to `node_id`; the exchange goes on by itself if there was another before."""
+        # It may raise, and nobody would wait then.
+        concluded = None if theirs is None else exchange.conclude(theirs, node_id)
         waiting = self._table.wait_for(node_id).addTimeout(LINK_PATIENCE, self._clock)
         failures: list[Failure] = []
 
@@ -207,10 +209,10 @@ class Attachments:
             failures.append(failure)
             waiting.cancel()
 
-        if theirs is None:
+        if concluded is None:
             exchange.abandon()
         else:
-            exchange.conclude(theirs, node_id).addErrback(not_concluded)
+            concluded.addErrback(not_concluded)
         try:
             await waiting
         except DeferredTimeout:
@@ -244,9 +246,11 @@ class Attachments:
         self._connecting.add(node_id)
         try:
             exchange = await Exchange.begin([protocol], False, node_id)
-        except LinkError as error:
+        except BaseException as error:
             self._connecting.discard(node_id)
-            raise Forbidden(f"no candidates: {error}") from None
+            if isinstance(error, LinkError):
+                raise Forbidden(f"no candidates: {error}") from None
+            raise
         # Not before the answer is under way: it tells the other end whom to expect.
         self._clock.callLater(0, self._open, exchange, body, node_id)
         return AttachReqAns(role=ACTIVE, send_update=wanted, **exchange.parameters)

@@ -130,17 +130,23 @@ class Relays:
 
     async def _find(self) -> Relay | None:
         asked = {self._overlay.node_id}
+        spare: list[_Offer] = []
         for _ in range(ROUNDS):
             nearest = await self._answered(self._nearest() for _ in range(PROBES))
             places = dict.fromkeys(resource for resource in nearest if resource.strip(b"\0"))
             fetched = await self._answered(map(self._offers, places))
             offers = [offer for found in fetched for offer in found if self._will_do(offer)]
             self._overlay.random.shuffle(offers)
+            # One that did not do is for want of another: a lost packet may have been all.
+            spare += filter(self._is_avoided, offers)
             for offer in offers:
-                if offer.node_id not in asked:
+                if offer.node_id not in asked and offer not in spare:
                     asked.add(offer.node_id)
                     for relay in await self._answered(map(self._credentials, [offer])):
                         return relay
+        for offer in dict.fromkeys(spare):
+            for relay in await self._answered(map(self._credentials, [offer])):
+                return relay
         return None
 
     async def _answered(self, asked: Iterable[Deferred[T]]) -> list[T]:
@@ -184,13 +190,14 @@ class Relays:
         return offers
 
     def _will_do(self, offer: _Offer) -> bool:
-        if self._avoided.get((offer.host, offer.port), 0.0) > self._overlay.clock.seconds():
-            return False
         # Whoever registers such an address would have us send to others in our own network.
         if not offer.port or unfit(offer.host, self._overlay.configuration):
             self._overlay.count("TURN server at an address that is not public")
             return False
         return True
+
+    def _is_avoided(self, offer: _Offer) -> bool:
+        return self._avoided.get((offer.host, offer.port), 0.0) > self._overlay.clock.seconds()
 
     def _credentials(self, offer: _Offer) -> Deferred[Relay]:
         return Deferred.fromCoroutine(self._ask(offer))

@@ -54,6 +54,26 @@ class CheckTests(ICETestCase):
         await self.until(lambda: all(each.state is State.IN_PROGRESS for each in agent._check_list))
         self.assertEqual(len(sent), len(direct))
 
+    async def test_roles_are_not_for_dispute(self) -> None:
+        """Who answers each check with "role conflict" is asked a few times, and not as fast as the machine can."""
+        agent = await self.agent()
+        remote = self.socket()
+        asked: list[bytes] = []
+
+        def contest(datagram: bytes, sender: Any) -> None:
+            asked.append(datagram)
+            request = stun.parse_message(datagram)
+            answer = stun.Message(request.message_method, stun.Class.ERROR, request.transaction_id)
+            answer.attributes["ERROR-CODE"] = (487, "Role Conflict")
+            answer.add_message_integrity(b"p" * 22)
+            remote.send(bytes(answer), sender)
+
+        remote.take = contest
+        candidates = [Candidate("1", 1, "udp", 1000, *remote.place, "host")]
+        why = await self.refused(as_deferred(agent.choose("ufrag", "p" * 22, candidates)))
+        self.assertIn("no candidate pair worked", why)
+        self.assertLess(len(asked), 4)
+
     async def test_who_does_not_control_waits_for_nothing(self) -> None:
         """Its checks open its NAT for those of the other end."""
         self.patch(agent_module, "DIRECT_FIRST", 3600)

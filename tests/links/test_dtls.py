@@ -25,7 +25,8 @@ from p2psip.errors import LinkError
 from p2psip.forwarding.fragments import fragments
 from p2psip.framing import data_frame
 from p2psip.interfaces import ILinkProtocolFactory
-from p2psip.links.addresses import own_addresses
+from p2psip.links import service
+from p2psip.links.addresses import host_candidates, own_addresses
 from p2psip.links.datagram_link import LEAST_MESSAGE
 from p2psip.links.dtls import HANDSHAKE_MTU, MOST_RECORD, RECORD_OVERHEAD, DTLSTransport, datagrams
 from p2psip.links.dtls_links import DTLSLinkFactory, DTLSLinks
@@ -106,6 +107,7 @@ class OpeningTests(DTLSTestCase, test_tls.OpeningTests):
     async def test_an_address_comes_and_goes(self) -> None:
         """Where a node is bound to all addresses it looks for changes; what runs over a lost one is not cut off."""
         there = ["127.0.0.1"]
+        self.patch(service, "outward_addresses", lambda: list(there))
         self.patch(DTLSLinks, "interfaces", lambda links: list(there))
         b = await self.node(B, address="")
         cast(Any, b)._looking.reset(0)
@@ -116,6 +118,41 @@ class OpeningTests(DTLSTestCase, test_tls.OpeningTests):
         cast(Any, b)._looking.reset(0)
         await self.until(lambda: len(b.addresses) == 1)
         self.assertTrue(b.addresses[0].startswith("127.0.0.5:"))
+
+    async def test_an_address_comes_back(self) -> None:
+        """While a link has lived on over the socket of a lost address that one takes others again, when it is back."""
+        there = ["127.0.0.1", "127.0.0.5"]
+        self.patch(DTLSLinks, "interfaces", lambda links: list(there))
+        a, b = await self.node(A), await self.node(B, address="")
+        port = int(next(each for each in b.addresses if each.startswith("127.0.0.5:")).rpartition(":")[2])
+        cast(Any, b)._port = port
+        link = await a.connect_to_bootstrap("127.0.0.5", port)
+        there.remove("127.0.0.5")
+        cast(Any, b)._follow_interfaces()
+        there.append("127.0.0.5")
+        cast(Any, b)._follow_interfaces()
+        c = await self.node(C)
+        self.assertEqual((await c.connect_to_bootstrap("127.0.0.5", port)).node_id, B)
+        self.assertTrue(link.send(b"still there"))
+        await self.until(lambda: b"still there" in self.owner(b).messages)
+
+    async def test_an_address_that_is_not_ready(self) -> None:
+        """One that cannot be bound yet is left for the next look; without any there is nothing to serve."""
+        there = ["127.0.0.1", "203.0.113.9"]
+        self.patch(DTLSLinks, "interfaces", lambda links: list(there))
+        b = await self.node(B, address="")
+        self.assertEqual(len(b.addresses), 1)
+        there.remove("127.0.0.1")
+        self.assertIn("203.0.113.9", await self.refused(self.node(C, address="")))
+
+    async def test_loopback_is_for_who_chose_it(self) -> None:
+        """Bound to all addresses a node follows no stranger's candidate to loopback, where it listens as well."""
+        self.patch(service, "outward_addresses", lambda: ["203.0.113.9"])
+        b = await self.node(B, address="")
+        why = await self.refused((await self.node(A)).connect([], B))
+        self.assertIn("no candidates", why)
+        candidates = host_candidates([("127.0.0.1", 53)], self.kind.link_type)
+        self.assertIn("loopback", await self.refused(b.connect(candidates, A)))
 
     async def test_nobody_listens(self) -> None:
         """The machine of the other end says so: nobody waits for the end of the handshake's time."""

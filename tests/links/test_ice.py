@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, cast
 
-from aioice import stun
+from aioice import Candidate, stun
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.plugin import getPlugins
@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 
 from p2psip import plugins
 from p2psip.config.document import Configuration
+from p2psip.hostport import parse_address
 from p2psip.interfaces import (
     IApplicationConnection,
     ILinkProtocol,
@@ -29,7 +30,7 @@ from p2psip.links.agent import MOST_EARLY, MOST_REMOTE
 from p2psip.links.ice import LISTENING, MOST_CHECKED, MOST_NEGOTIATIONS, MOST_STUN_SERVERS, ICELinkFactory, ICELinks
 from p2psip.links.stun import binding_request, binding_response, is_stun, mapped_address, parse
 from p2psip.wire.codes import CandType, OverlayLinkType
-from p2psip.wire.methods import IceCandidate, IpAddressPort
+from p2psip.wire.methods import IceCandidate, IceExtension, IpAddressPort
 
 from . import lines, test_tls
 from .hosts import Host
@@ -85,6 +86,13 @@ class Relays:
 
     def relay_failed(self, relay: Relay) -> None:
         self.failed.append(relay)
+
+
+class Peer:
+    """A connection whose other end tells where it sees us."""
+
+    def __init__(self, proved: bool = True) -> None:
+        self.is_proved = proved
 
 
 class ICETestCase(test_tls.LinksTestCase):
@@ -230,7 +238,7 @@ class CandidateTests(ICETestCase):
 
         server = Socket(take=answer)
         self.addCleanup(server.close)
-        a.seen(cast(Any, object()), server.place, "192.0.2.9")
+        a.seen(cast(Any, Peer()), server.place, "192.0.2.9")
         host, mapped = (await a.negotiate(True)).candidates
         self.assertEqual(asked, [place_of(host)])
         self.assertEqual((place_of(mapped), mapped.type), (("192.0.2.9", 4321), CandType.SRFLX))
@@ -240,7 +248,7 @@ class CandidateTests(ICETestCase):
         """Gathering is bounded by time: what has no answer is left out."""
         self.patch(agent_module, "GATHERING", 0.05)
         a = await self.node(A)
-        a.seen(cast(Any, object()), self.socket().place, "192.0.2.9")
+        a.seen(cast(Any, Peer()), self.socket().place, "192.0.2.9")
         self.assertEqual([each.type for each in (await a.negotiate(True)).candidates], [CandType.HOST])
 
     async def test_relay_that_gives_no_address(self) -> None:
@@ -251,7 +259,7 @@ class CandidateTests(ICETestCase):
         relays = Relays(Relay(*server.place, "user", "password", 2e9))
         self.assertTrue(verifyObject(IRelays, relays))
         cast(Host, a.host).relays = relays
-        a.behind_nat = True
+        a.seen(cast(Any, Peer()), self.socket().place, "192.0.2.9")
         candidates = (await a.negotiate(True)).candidates
         self.assertEqual([each.type for each in candidates], [CandType.HOST])
         self.assertEqual(relays.failed, [relays._relay])
@@ -262,9 +270,10 @@ class CandidateTests(ICETestCase):
         a = await self.node(A)
         relays = Relays(Relay("192.0.2.1", 3478, "user", "password", 2e9))
         cast(Host, a.host).relays = relays
-        for behind in (None, False):
-            a.behind_nat = behind
-            await a.negotiate(True)
+        await a.negotiate(True)
+        a.seen(cast(Any, Peer()), ("127.0.0.1", 6084), "127.0.0.1")
+        a.seen(cast(Any, Peer(proved=False)), ("127.0.0.1", 6084), "192.0.2.9")
+        await a.negotiate(True)
         self.assertEqual(relays.asked, 0)
 
 
@@ -272,18 +281,21 @@ class ServerTests(ICETestCase):
     """What peers tell of each other's addresses."""
 
     async def test_behind_a_nat(self) -> None:
-        """Unknown at first; then whether any peer sees an address that is not ours."""
+        """Unknown at first; then whether most of the peers see an address that is not ours; strangers do not count."""
         a = await self.node(A)
-        one, other = cast(Any, object()), cast(Any, object())
+        one, other, third = (cast(Any, Peer()) for _ in range(3))
+        a.seen(cast(Any, Peer(proved=False)), ("192.0.2.4", 6084), "198.51.100.7")
         self.assertIsNone(a.behind_nat)
         a.seen(one, ("192.0.2.1", 6084), "127.0.0.1")
         self.assertIs(a.behind_nat, False)
         a.seen(other, ("192.0.2.2", 6084), "198.51.100.7")
+        self.assertIs(a.behind_nat, False)
+        a.seen(third, ("192.0.2.3", 6084), "198.51.100.7")
         self.assertIs(a.behind_nat, True)
         a.connection_ended(other)
         self.assertIs(a.behind_nat, False)
         a.connection_ended(one)
-        self.assertIs(a.behind_nat, False)
+        self.assertIs(a.behind_nat, True)
 
     async def test_groups(self) -> None:
         """One peer of each group that sees this node at the same address; the next when its connection is lost.
@@ -291,7 +303,7 @@ class ServerTests(ICETestCase):
         [6940-6.5.1.4-1] [6940-6.5.1.4-2] [6940-6.5.1.4-3]
         """
         a = await self.node(A)
-        peers: list[Any] = [object() for _ in range(3)]
+        peers: list[Any] = [Peer() for _ in range(3)]
         a.seen(peers[0], ("192.0.2.1", 1), "198.51.100.7")
         a.seen(peers[1], ("192.0.2.2", 2), "198.51.100.7")
         a.seen(peers[2], ("192.0.2.3", 3), "10.0.0.7")
@@ -304,7 +316,7 @@ class ServerTests(ICETestCase):
     async def test_groups_are_bounded(self) -> None:
         a = await self.node(A)
         for number in range(9):
-            a.seen(cast(Any, object()), ("192.0.2.1", 6000 + number), f"198.51.100.{number}")
+            a.seen(cast(Any, Peer()), ("192.0.2.1", 6000 + number), f"198.51.100.{number}")
         self.assertEqual(len(a.stun_servers()), MOST_STUN_SERVERS)
 
     async def test_bootstrap_node_tells(self) -> None:
@@ -551,6 +563,16 @@ class ConnectingTests(ICETestCase):
             kind = "host" if direct_works else "relay"
             self.assertIn(f"-> {kind} ", link.candidate_pair)
             await self.talk(a, b, link, theirs)
+
+
+class ListeningTests(ICETestCase):
+    async def test_impossible_ports(self) -> None:
+        """Where the other end listens is its word: what can be no port is not believed."""
+        for value, port in ((b"6084", 6084), (b"65535", 65535), (b"65536", 0), (b"99999", 0), (b"0", 0), (b"x", 0)):
+            given = candidate(("127.0.0.1", 4000)).replace(extensions=(IceExtension(name=LISTENING, value=value),))
+            chosen = Candidate("1", 1, "udp", 1, "127.0.0.1", 4000, "host")
+            place = parse_address(ice_module._listening_of(chosen, [given]))
+            self.assertEqual(place, ("127.0.0.1", port) if port else None, value)
 
 
 class FreeingTests(ICETestCase):

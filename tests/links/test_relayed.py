@@ -21,7 +21,7 @@ from p2psip.wire.codes import CandType
 
 from ..integration.turnserver import Turnserver
 from .hosts import Host
-from .test_ice import ICETestCase, Relays, agent_of, candidate, place_of
+from .test_ice import ICETestCase, Peer, Relays, agent_of, candidate, place_of
 from .test_tls import A, B
 
 ADDRESS = f"127.9.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
@@ -48,7 +48,7 @@ class RelayedTests(ICETestCase):
         a, b = await self.node(A), await self.node(B)
         found = []
         for links in (a, b):
-            links.behind_nat = True
+            links.seen(cast(Any, Peer()), ("127.0.0.1", 9), "192.0.2.9")
             found.append(Relays(relay))
             cast(Host, links.host).relays = found[-1]
         return a, b, await a.negotiate(True, B), await b.negotiate(False, A), found
@@ -112,7 +112,7 @@ class RelayedTests(ICETestCase):
 
         self.patch(Agent, "_allocate", allocating)
         a = await self.node(A)
-        a.behind_nat = True
+        a.seen(cast(Any, Peer()), ("127.0.0.1", 9), "192.0.2.9")
         cast(Host, a.host).relays = Relays(credentials())
         gathering = a.negotiate(True, B)
         await self.until(lambda: relayed)
@@ -139,7 +139,7 @@ class RelayedTests(ICETestCase):
 
         self.patch(Agent, "_allocate", allocating)
         a = await self.node(A)
-        a.behind_nat = True
+        a.seen(cast(Any, Peer()), ("127.0.0.1", 9), "192.0.2.9")
         cast(Host, a.host).relays = Relays(credentials())
         self.assertIn("given up", await self.refused(a.negotiate(True, B)))
         await stopping[0]

@@ -217,6 +217,15 @@ class AttachTests(Neighborhood):
         self.assertEqual(self.large.peer.counted["no link to a node that attached"], 1)
         self.assertEqual(self.large.updates, [])
 
+    def test_senseless_answer(self) -> None:
+        """An answer without a candidate of use is a failure at once, and leaves nothing behind."""
+        self.large.peer.dispatch.answerers[AttachReqAns] = lambda request: AttachReqAns(role=b"active", candidates=())
+        attached = self.small.attachments.attach(self.node(LARGE))
+        run(self.clock)
+        self.failureResultOf(attached, InvalidMessage)
+        run(self.clock, 60)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_ourselves(self) -> None:
         """There is no link to ourselves, neither by name nor by a resource of our own."""
         self.failureResultOf(self.small.attachments.attach(self.node(SMALL)), LinkError)

@@ -373,17 +373,18 @@ class SearchTests(TurnTestCase):
         self.assertGreater(len(used), 1)
 
     def test_one_that_failed(self) -> None:
-        """One that gave no relayed address is left out for some minutes, and then given another chance."""
-        self.served(self.first)
+        """One that gave no relayed address is used for some minutes only if there is no other."""
+        self.served(self.first, "192.0.2.1")
         usage = self.usage(self.second)
-        usage.relay_failed(self.found(self.second))
-        self.assertIsNone(self.relay(self.second))
+        for _ in range(2):
+            usage.relay_failed(self.found(self.second))
+            self.assertEqual(self.found(self.second).address, "192.0.2.1")
         self.served(self.third, "192.0.2.3")
-        self.world.run(REMEMBERED)
-        self.assertEqual(self.found(self.second).address, "192.0.2.3")
         usage.relay_failed(self.found(self.second))
+        self.assertEqual(self.found(self.second).address, "192.0.2.3")
         self.world.run(AVOIDED)
-        self.found(self.second)
+        usage.relay_failed(self.found(self.second))
+        self.assertEqual(self.found(self.second).address, "192.0.2.1")
 
     def test_stop(self) -> None:
         """A search that is under way ends with the node."""
