@@ -206,7 +206,7 @@ async def path_of_links(kind: str, most: int, authority: Authority, reactor: Any
     if isinstance(ends[0], DTLSLink):
         path.pieces = lambda message: len(fragments(message, most))
         for end in ends:
-            end.most = most  # type: ignore[attr-defined]
+            end._framing.path.probed(most)  # type: ignore[attr-defined]
     return path
 
 

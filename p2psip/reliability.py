@@ -8,7 +8,7 @@ for each other.  Nothing here does I/O: `now` is an argument, in seconds.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
@@ -27,6 +27,7 @@ from .framing import (
     data_frame,
     header_length,
 )
+from .pathmtu import PathMTU
 
 INITIAL_RTO = 0.5
 LEAST_RTO = 0.2
@@ -34,6 +35,8 @@ LEAST_RTO = 0.2
 purpose.  But the other end may be busy with signatures for some tens of milliseconds, and a timer that fires meanwhile
 collapses the window.  Implementations of TCP have the same 200 ms."""
 MOST_TRANSMISSIONS = 5
+SUSPECT = 2
+"""Transmissions of a large message that are lost, until the path is taken to carry none as large any more."""
 FAILING_AFTER = 3
 """Retransmissions that go unanswered after a whole RTO of silence, until the link is failing."""
 REORDERING = 3
@@ -46,6 +49,7 @@ MOST_ACKS = 64
 """ACKs that wait to be taken; the newest ones tell of the others."""
 
 _NEVER = float("inf")
+_LARGEST = (1 << 24) - 1
 _FRONT = Struct("!BI")
 _ACK_FRAME = Struct("!BII")
 
@@ -53,11 +57,16 @@ _ACK_FRAME = Struct("!BII")
 class _Message:
     """One message on its way: `number` is that of its last transmission, `due` when the wait for its ACK is over."""
 
-    __slots__ = ("content", "due", "given_back", "lost", "number", "order", "size", "transmissions", "wait")
+    __slots__ = (
+        "content", "due", "first", "given_back", "lost", "number", "order", "size", "transmissions", "wait", "whole",
+    )  # fmt: skip
 
-    def __init__(self, content: bytes, order: int) -> None:
+    def __init__(self, content: bytes, order: int, whole: bytes | None = None) -> None:
         self.content = content
+        self.whole = content if whole is None else whole
+        """What it is, or was cut from."""
         self.order = order
+        self.first = -1
         self.size = len(content) + OVERHEAD
         self.transmissions = 0
         self.number = -1
@@ -84,6 +93,10 @@ class SimpleReliability:
 
     `stop_and_wait` makes the sender of RFC 6940 §6.6.3.1: one message at a time, 10 ms after the last ACK.
 
+    Messages of `least` bytes pass every path.  `probe` finds out whether larger ones do; those that do no more are
+    sent again in the pieces that `cut(message, most)` makes of them.
+
+    :ivar path: how large messages may be, as far as is known.
     :ivar fault: why the link has to be closed, once it is set: the other end sent a message that is too large.
     :ivar duplicates: messages received that were repeated; `malformed`: datagrams that were no FramedMessage.  They are
         no fault: the next datagram begins anew.
@@ -96,6 +109,8 @@ class SimpleReliability:
         rto: float = INITIAL_RTO,
         repeat_window: float = REPEAT_WINDOW,
         stop_and_wait: bool = False,
+        least: int = _LARGEST,
+        cut: Callable[[bytes, int], Sequence[bytes]] = lambda message, most: (message,),
     ) -> None:
         self.max_message_size = max_message_size
         self.round_trip = RoundTrip(initial=rto, minimum=min(rto, LEAST_RTO))
@@ -107,6 +122,8 @@ class SimpleReliability:
         self.retransmissions = 0
         self.window = CongestionWindow()
         self.repeats = Repeats(repeat_window)
+        self.path = PathMTU(least)
+        self._cut = cut
         self._stop_and_wait = stop_and_wait
         self._pacer = Pacer()
         self._acknowledger = Acknowledger()
@@ -127,6 +144,7 @@ class SimpleReliability:
         self._silent = 0
         self._last_sent = 0.0
         self._paused_until = 0.0
+        self._probe: _Message | None = None
 
     def seed(self, rtt: float) -> None:
         """Take the RTT of a STUN transaction, in seconds, for the first measurement (RFC 6940 §6.6.3.1)."""
@@ -147,7 +165,7 @@ class SimpleReliability:
         """
         contents = [messages] if isinstance(messages, bytes) else messages
         size = sum(len(content) + OVERHEAD for content in contents)
-        if self.fault is not None or self.condition is Condition.DEAD or self._kept + size > MOST_KEPT:
+        if self.condition is Condition.DEAD or self._kept + size > MOST_KEPT:
             return False
         self._kept += size
         for content in contents:
@@ -161,7 +179,8 @@ class SimpleReliability:
         if self.check(now) is Condition.DEAD:
             return datagrams
         while (message := self._candidate()) is not None and self._leaves_at(message) <= now:
-            datagrams.append(self._transmit(message, now))
+            if not self._cut_up(message):
+                datagrams.append(self._transmit(message, now))
         return datagrams
 
     def next_timeout(self, now: float) -> float | None:
@@ -209,20 +228,27 @@ class SimpleReliability:
         if now - self._last_sent > round_trip.rto:
             window.idle()
         self._last_sent = now
-        number = message.number = self._next
-        self._next = number + 1
+        number = message.number = self._numbered(message, now)
+        if not message.transmissions:
+            message.first = number
         message.transmissions += 1
         # RFC 6298 §5.5 backs off the whole connection, RFC 6940 §6.6.3.1 each message.
         message.wait = max(message.wait, round_trip.rto * 2 ** min(self._silent, MOST_TRANSMISSIONS - 1))
         message.due = now + message.wait
         self._set_timer(message.due, number, message)
         self._flight[number] = message, 0
-        self._sent[number] = message, now
-        if len(self._sent) > MOST_REMEMBERED:
-            self._sent.popitem(last=False)
         window.sent(message.size)
         self._pacer.sent(message.size, window, round_trip.smoothed, now)
         return data_frame(number % MODULUS, message.content)
+
+    def _numbered(self, message: _Message, now: float) -> int:
+        """The number of the next transmission, which is one of `message`."""
+        number = self._next
+        self._next = number + 1
+        self._sent[number] = message, now
+        if len(self._sent) > MOST_REMEMBERED:
+            self._sent.popitem(last=False)
+        return number
 
     def _set_timer(self, due: float, number: int, message: _Message) -> None:
         if len(self._timers) > 2 * len(self._unacked) + MOST_REMEMBERED:
@@ -230,6 +256,40 @@ class SimpleReliability:
             self._timers = [timer for timer in self._timers if timer[2].due == timer[0]]
             heapify(self._timers)
         heappush(self._timers, (due, number, message))
+
+    # -- how large it may be
+
+    @property
+    def probing(self) -> bool:
+        """Whether the last `probe` may still be acknowledged."""
+        return self._probe is not None
+
+    def probe(self, message: bytes, now: float) -> bytes:
+        """The frame of a message that may be too large for the path, to be sent at `now`; its ACK makes `path` grow.
+
+        It is sent once, whatever the window says, and it says nothing of the link if it is lost (RFC 8899 §3, §4.1).
+        """
+        self._probe = _Message(message, -1)
+        return data_frame(self._numbered(self._probe, now) % MODULUS, message)
+
+    def _cut_up(self, message: _Message) -> bool:
+        """Put pieces in the place of a message to be sent next that the path does not take; whether there are any."""
+        content, whole = message.content, message.whole
+        pieces = self._cut(content, self.path.most) if len(content) > self.path.most else ()
+        if len(pieces) < 2:
+            return False
+        if message.lost:
+            self._forget(message)
+        else:
+            self._queue.popleft()
+            self._kept -= message.size
+        made = [_Message(piece, self._order + place, whole) for place, piece in enumerate(pieces)]
+        for each in made:
+            each.given_back = message.given_back
+            self._kept += each.size
+        self._order += len(made)
+        self._queue.extendleft(reversed(made))
+        return True
 
     # -- what becomes of it
 
@@ -284,12 +344,14 @@ class SimpleReliability:
         message.due = None
         message.lost = True
         heappush(self._lost, (message.order, message))
+        if message.transmissions >= SUSPECT and self.path.lost(message.size - OVERHEAD, message.first):
+            self._probe = None  # what it told would be old
 
     def _forget(self, message: _Message) -> None:
         """It is not waited for any more."""
         if self._unacked.pop(message.order, None) is not None:
             self._kept -= message.size
-            message.content = b""  # its transmissions are remembered, and so is it
+            message.content = message.whole = b""  # its transmissions are remembered, and so is it
             message.due = None
             message.lost = False
             if self._flight.pop(message.number, None) is not None:
@@ -299,11 +361,13 @@ class SimpleReliability:
         """The messages that were not acknowledged or not even sent, each once, for another way.
 
         They are not sent any more, but for one: only an ACK can tell that a failing link recovers.  It is the last
-        that was sent, which has the most transmissions left.
+        that was sent, which has the most transmissions left.  One that had to be cut is answered whole.
         """
         unacked = list(self._unacked.values())
         messages = [*unacked, *self._queue]
-        taken = [message.content for message in messages if not message.given_back]
+        back = [message for message in messages if not message.given_back]
+        taken = [message.content for message in back if message.whole is message.content]
+        taken += dict.fromkeys(message.whole for message in back if message.whole is not message.content)
         probe = messages[max(0, len(unacked) - 1)] if messages else None
         for message in unacked:
             if message is not probe:
@@ -327,6 +391,11 @@ class SimpleReliability:
         self._heard = self._next
         self._silent = 0
         self._paused_until = now + PAUSE
+        if message is self._probe:
+            self._probe = None
+            self.path.probed(len(message.content))
+        else:
+            self.path.arrived(message.size - OVERHEAD, number)
         if self._flight.pop(message.number, None) is not None:
             self.window.arrived(message.size)
         self._forget(message)
@@ -344,6 +413,7 @@ class SimpleReliability:
             if number - each < 32 and received >> (number - each) & 1:
                 del self._flight[each]
                 self.window.arrived(message.size)
+                self.path.arrived(message.size - OVERHEAD, each)
             elif later + 1 < REORDERING:
                 self._flight[each] = message, later + 1
                 self._hurry(message, now)

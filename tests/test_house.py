@@ -25,7 +25,7 @@ HOUSE = """
     storage.replication | topology | transport | links
     state
     ======== the line: above it IReactorTime and Deferred; below it `now` and `random` are arguments ========
-    framing reliability congestion | storage | topology.ring topology.__init__ | forwarding
+    framing reliability congestion pathmtu | storage | topology.ring topology.__init__ | forwarding
     interfaces
     config
     security

@@ -110,7 +110,7 @@ class OneNodeTests(SynchronousTestCase):
         self.assertEqual(status["neighbors"]["successors"], [other.node_id.hex()])
         self.assertEqual(status["fingers"], [other.node_id.hex()])
         self.assertEqual([link["node_id"] for link in status["links"]], [other.node_id.hex()])
-        self.assertEqual(set(status["links"][0]), {"node_id", "protocol", "address", "candidate_pair", "rtt_ms"})
+        self.assertEqual(set(status["links"][0]), {"node_id", "protocol", "address", "candidate_pair", "rtt_ms", "mtu"})
         self.assertEqual(set(status["stored"]), {"resources", "values", "bytes"})
         self.assertEqual(len(status["listeners"]), 1)
         self.assertIsInstance(status["rejected"], dict)

@@ -616,13 +616,14 @@ class OversizeTests(LinkTestCase):
         self.link = SimpleReliability(1000)
 
     def test_beginning(self) -> None:
-        """The header and the message code, for the error; then nothing more. [6940-6.6-1]"""
+        """The header and the message code, for the error, which still leaves; then nothing more. [6940-6.6-1]"""
         message = self.message(3, 5000)
         self.assertEqual(self.link.receive(data_frame(0, message), 0.0), message[:1000])
         self.assertEqual(str(self.link.fault), "message larger than max-message-size")
         self.assertIsNone(self.link.receive(data_frame(1, b"more"), 0.0))
         self.assertEqual(self.link.take_acks(), [])
-        self.assertFalse(self.link.send(b"more", 0.0))
+        self.assertTrue(self.link.send(b"too large", 0.0))
+        self.assertEqual(self.link.datagrams_to_send(0.0), [data_frame(0, b"too large")])
 
     def test_largest(self) -> None:
         message = self.message(3, 0)
@@ -653,6 +654,8 @@ class Channel:
         self.data_frames: Counter[bytes] = Counter()
         self.acks: Counter[int] = Counter()
         self._random, self._loss, self._repeated, self._jitter = random, loss, repeated, jitter
+        self.most = 1 << 24
+        """Bytes of the largest datagram that passes."""
         self._events: list[tuple[float, int, int, bytes]] = []
         self._count = 0
 
@@ -661,7 +664,7 @@ class Channel:
             if datagram[0] == 128:
                 self.data_frames[datagram[8:]] += 1
             for _ in range(1 + (self._random.random() < self._repeated)):
-                if self._random.random() >= self._loss:
+                if self._random.random() >= self._loss and len(datagram) <= self.most:
                     self._count += 1
                     at = self.now + 0.01 + self._random.random() * self._jitter
                     heappush(self._events, (at, self._count, 1 - end, datagram))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twisted.internet import reactor
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 import tests
@@ -23,3 +25,7 @@ class UnitTests(SynchronousTestCase):
             self.assertIn(name, names)
         for name in ("tests.integration", "tests.natlab", "tests.simulation", "tests.unit"):
             self.assertNotIn(name, names)
+
+    def test_reactor(self) -> None:
+        """The tests run on the reactor that nodes run on."""
+        self.assertIsInstance(reactor, AsyncioSelectorReactor, "leave out trial's --reactor")

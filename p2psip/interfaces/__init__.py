@@ -20,6 +20,7 @@ from .links import ILinkOwner as ILinkOwner
 from .links import ILinkProtocol as ILinkProtocol
 from .links import ILinkProtocolFactory as ILinkProtocolFactory
 from .links import INegotiation as INegotiation
+from .links import IPathProbe as IPathProbe
 from .links import IRelays as IRelays
 from .links import Relay as Relay
 from .messages import Answer as Answer

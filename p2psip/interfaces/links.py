@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,22 @@ class ILink(Interface):
 
     def close(reason: Exception | None = None) -> None:
         """Close in good order.  Its owner hears `link_closed` exactly once."""
+
+
+class IPathProbe(ILink):
+    """A link over datagrams, for whoever finds out how large they may be on its path (RFC 8899)."""
+
+    mtu: int = Attribute("Bytes of a message that go whole: in one datagram, as far as the path is known.")
+    path_shrunk: Callable[[], object] = Attribute(
+        "To be set; called when large messages did not arrive any more, and `mtu` is the least again."
+    )
+
+    def probe(message: bytes) -> Deferred[bool]:
+        """Send `message` once, in one datagram that nobody on the way may fragment; `mtu` grows if its ACK comes.
+
+        Answers whether it came in time.  Fails with LinkError where that could not tell anything of the path: the link
+        is failing or closing, a probe is under way, or `message` is larger than any may be.
+        """
 
 
 class ILinkOwner(Interface):

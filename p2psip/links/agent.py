@@ -23,8 +23,8 @@ from ..errors import LinkError
 from ..hostport import address_text
 from ..interfaces import Relay
 from .keepalive import INTERVAL
-from .stun import Place, binding_request, binding_response, is_plain_request, mapped_address
-from .udp import RECEIVE_BUFFER
+from .stun import Place, binding_request, binding_response, is_plain_request, is_stun, mapped_address, parse
+from .udp import prepare
 
 GATHERING = 1.5
 """Seconds that servers are given to tell reflexive and relayed candidates; what comes later is left out."""
@@ -36,6 +36,8 @@ the first opens the NAT that the second passes.
 """
 MOST_EARLY = 16
 """Datagrams of the other end that are kept until this end has chosen its pair, too."""
+MOST_REMOTE = 32
+"""Candidates of the other end that are known at a time: those that it sent, and where its checks came from."""
 _RETRANSMISSIONS = 3
 """Of a consent check, at 0.5, 1.5 and 3.5 s; it has failed after 7.5 s (as a message, RFC 6940 §6.6.3.1)."""
 
@@ -46,10 +48,11 @@ class _Protocol(StunProtocol):
     receiver: Agent
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
-        if isinstance(data, bytes) and data and data[0] < 4:
+        assert isinstance(data, bytes)
+        if not is_stun(data):
+            self.receiver.datagram_on(self, data, (addr[0], addr[1]))
+        elif parse(data) is not None:  # else aioice would keep it, for somebody to fetch
             super().datagram_received(data, addr)
-        elif isinstance(data, bytes):
-            self.receiver.datagram_on(self, data)
 
 
 class Agent(Connection):
@@ -75,9 +78,12 @@ class Agent(Connection):
         self._relay = relay
         self._early: list[bytes] = []
         self._heard_on: StunProtocol | None = None
+        self._unanswered = 0
         self._received: Callable[[bytes], None] | None = None
         self.silent: Callable[[bool], None] = lambda dead: None
         self.answers: Callable[[Place | None], None] = lambda seen: None
+        self.secured = False
+        """Whether the data are protected: then an address tells nothing that DTLS does not know better."""
         self.has_relay = False
         """Whether a TURN server gave this agent an address."""
         self.rtt: float | None = None
@@ -90,6 +96,8 @@ class Agent(Connection):
         self._local_candidates_start = True
         self._local_candidates = await self.get_component_candidates(1, list(self._addresses))
         self._local_candidates_end = True
+        if self._closing:
+            raise LinkError("given up")
         if not self._local_candidates:
             await self.close()
             raise LinkError(f"no socket could be bound to {', '.join(self._addresses) or 'any address'}")
@@ -117,9 +125,11 @@ class Agent(Connection):
         if self._relay is not None:
             tasks.append(asyncio.ensure_future(self._allocate(self._relay)))
         if tasks:
-            done, pending = await asyncio.wait(tasks, timeout=GATHERING)
-            for task in pending:
-                task.cancel()
+            try:
+                done, _ = await asyncio.wait(tasks, timeout=GATHERING)
+            finally:
+                for task in tasks:
+                    task.cancel()
             for task in done:
                 gathered = None if task.exception() else task.result()
                 if gathered is not None and not any(_same(gathered, each) for each in found):
@@ -133,9 +143,12 @@ class Agent(Connection):
             )
         except OSError:
             return None  # the address is gone
+        if self._closing:
+            transport.close()
+            return None
         handle = transport.get_extra_info("socket")
         if handle is not None:
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            prepare(handle)
         return protocol
 
     def _mapped_one_to_one(self, host: Candidate) -> list[Candidate]:
@@ -164,6 +177,9 @@ class Agent(Connection):
             turn_ssl=False,
             turn_transport="udp",
         )
+        if self._closing:
+            await protocol.close()
+            return None
         self._protocols.append(protocol)
         self.has_relay = True
         return candidate
@@ -187,6 +203,8 @@ class Agent(Connection):
 
     async def check_start(self, pair: CandidatePair) -> None:
         if self.ice_controlling and _is_relayed(pair):
+            # Not "waiting", or no other pair's check would start meanwhile.
+            self.check_state(pair, CandidatePair.State.IN_PROGRESS)
             await asyncio.sleep(DIRECT_FIRST)
         began = time.monotonic()
         await super().check_start(pair)
@@ -214,14 +232,57 @@ class Agent(Connection):
     def request_received(self, message: stun.Message, addr: Place, protocol: StunProtocol) -> None:
         if is_plain_request(message) and not self._closing:
             protocol.transport.sendto(binding_response(message, addr), addr)
+        elif "USERNAME" in message.attributes and "PRIORITY" not in message.attributes:
+            self.respond_error(message, addr, protocol, (400, "Bad Request"))
         else:
             super().request_received(message, addr, protocol)
 
+    def check_incoming(self, message: stun.Message, addr: Place, protocol: StunProtocol) -> None:
+        remote = next((each for each in self._remote_candidates if _place(each) == addr), None)
+        if remote is None:
+            if not self._room_for_another():
+                return
+        elif self._has_better(protocol, remote):
+            return
+        elif (known := self._find_pair(protocol, remote)) is not None and known is not self.pair:
+            given_up = known.task is not None and known.task.done()
+            if given_up or (self._unanswered and known.state is CandidatePair.State.SUCCEEDED):
+                # It was not needed when the pair was chosen, or worked once: it may be the way now.
+                known.task = None
+                self.check_state(known, CandidatePair.State.WAITING)
+        super().check_incoming(message, addr, protocol)
+
+    def _has_better(self, protocol: StunProtocol, remote: Candidate) -> bool:
+        """Whether a check of the other end is no reason to leave the chosen pair: late, or to keep a NAT open."""
+        pair = self.pair
+        if pair is None or not self.ice_controlling or self._unanswered:
+            return False
+        # A new address of the other end is a reason, unless it is seen through our relay.
+        return remote.type != "prflx" or (protocol.local_candidate.type == "relay" and not _is_relayed(pair))
+
+    def _room_for_another(self) -> bool:
+        """Make room for one more address of the other end: forget the one that was learnt first, and is not used."""
+        if len(self._remote_candidates) < MOST_REMOTE:
+            return True
+        used = self.pair.remote_candidate if self.pair is not None else None
+        for each in self._remote_candidates:
+            if each.type == "prflx" and each is not used:
+                self._remote_candidates.remove(each)
+                for pair in [pair for pair in self._check_list if pair.remote_candidate is each]:
+                    self._check_list.remove(pair)
+                    if pair.task is not None:
+                        pair.task.cancel()
+                return True
+        return False
+
     # -- data
 
-    def datagram_on(self, protocol: StunProtocol, data: bytes) -> None:
-        """A datagram came that is no STUN; from whatever address: DTLS proves who sent it."""
-        self._heard_on = protocol
+    def datagram_on(self, protocol: StunProtocol, data: bytes, addr: Place) -> None:
+        """A datagram came that is no STUN; strangers are heard only where they can spoil no handshake."""
+        if any(_place(each) == addr for each in self._remote_candidates):
+            self._heard_on = protocol
+        elif not self.secured:
+            return
         if self._received is not None:
             self._received(data)
         elif len(self._early) < MOST_EARLY:
@@ -240,6 +301,13 @@ class Agent(Connection):
         if pair is not None and not self._closing:
             pair.protocol.transport.sendto(data, pair.remote_addr)
 
+    @property
+    def handle(self) -> socket.socket | None:
+        """The socket of the chosen pair; None where a relay's is used."""
+        pair = self.pair
+        found: socket.socket | None = pair.protocol.transport.get_extra_info("socket") if pair else None
+        return found
+
     async def free_unused(self) -> None:
         """Close the sockets, and free the relay, that neither end uses (RFC 6940 §6.5.1.10.2)."""
         pair = self.pair
@@ -253,10 +321,12 @@ class Agent(Connection):
     async def query_consent(self) -> None:
         """Ask for consent every five seconds (RFC 7675), with the retransmissions of a message (RFC 6940 §6.6.3.1)."""
         # The end that controls names its pair each time: where its NAT has a new address for it, the other end follows.
-        unanswered = 0
-        while (pair := self.pair) is not None and unanswered < 2:
-            if not unanswered:
+        while self._unanswered < 2:
+            if not self._unanswered:
                 await asyncio.sleep(INTERVAL * random.uniform(0.8, 1.2))
+            pair = self.pair
+            if pair is None:
+                break
             request = self.build_request(pair, nominate=self.ice_controlling)
             key = (self.remote_password or "").encode()
             try:
@@ -264,10 +334,11 @@ class Agent(Connection):
                     request, pair.remote_addr, integrity_key=key, retransmissions=_RETRANSMISSIONS
                 )
             except stun.TransactionError:
-                unanswered += 1
-                self.silent(unanswered == 2)
+                if pair is self.pair:  # else the other end has moved meanwhile
+                    self._unanswered += 1
+                    self.silent(self._unanswered == 2)
             else:
-                unanswered = 0
+                self._unanswered = 0
                 self.answers(mapped_address(response))
         self._query_consent_task = None
 
@@ -294,6 +365,10 @@ def _alike(one: str, other: str) -> bool:
 
 def _same(one: Candidate, other: Candidate) -> bool:
     return (one.host, one.port) == (other.host, other.port)
+
+
+def _place(candidate: Candidate) -> Place:
+    return candidate.host, candidate.port
 
 
 def _is_relayed(pair: CandidatePair) -> bool:

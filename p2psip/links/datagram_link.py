@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
 
+from ..errors import LinkError
 from ..forwarding.fragments import fragments
 from ..framing import Condition
 from ..ids import NodeId
+from ..interfaces import IPathProbe
 from ..reliability import SimpleReliability
-from .dtls import HANDSHAKE_MTU, MOST_RECORD, RECORD_OVERHEAD
+from .dtls import HANDSHAKE_MTU, MOST_RECORD, RECORD_OVERHEAD, DTLSTransport
 from .handshake import CLOSING_TIME, Secured
 from .link import OverlayLink
 
@@ -18,13 +23,15 @@ FRAME_OVERHEAD = 8
 """Bytes that a data frame adds to its message."""
 LEAST_MESSAGE = HANDSHAKE_MTU - RECORD_OVERHEAD - FRAME_OVERHEAD
 """Bytes of a message that go in one datagram over every path."""
+LEAST_PROBE_TIME = 1.0
+"""Seconds that the ACK of a probe is waited for at least (RFC 8899 §5.1.1)."""
 
 
+@implementer(IPathProbe)
 class DTLSLink(OverlayLink):
     """One overlay link over DTLS.  A message larger than the path takes is sent in fragments.
 
-    `most` is the size in bytes of the largest message that goes whole: `LEAST_MESSAGE` until the path is known to
-    take more.
+    That is `LEAST_MESSAGE`, until a `probe` has shown that the path takes more.
     """
 
     def __init__(
@@ -32,14 +39,21 @@ class DTLSLink(OverlayLink):
     ) -> None:
         super().__init__(service, address, outgoing, expected)
         self.protocol = protocol
-        self.most = LEAST_MESSAGE
         configuration = service.host.configuration
         repeated = 0.8 * configuration.overlay_reliability_timer / 1000
-        self._framing = SimpleReliability(configuration.max_message_size, repeat_window=repeated)
+        self._framing = SimpleReliability(
+            configuration.max_message_size, repeat_window=repeated, least=LEAST_MESSAGE, cut=fragments
+        )
         self._due: IDelayedCall | None = None
         self._draining = False
         self._silent = False
         self._pair: Callable[[], str] | None = None
+        self.path_shrunk: Callable[[], object] = lambda: None
+        self._mtu = self.mtu
+        """As it was when we looked last."""
+        self._probe: Deferred[bool] | None = None
+        self._probe_size = 0
+        self._probe_timer: IDelayedCall | None = None
 
     def over_pair(self, pair: Callable[[], str], listening: str) -> None:
         """It runs over what ICE chose: `pair` tells that for people, `listening` where the other end listens."""
@@ -54,12 +68,17 @@ class DTLSLink(OverlayLink):
     def rtt(self) -> float | None:
         return self._framing.round_trip.smoothed
 
+    @property
+    def mtu(self) -> int:
+        return self._framing.path.most
+
     def seed(self, rtt: float) -> None:
         """Begin with the RTT of a STUN transaction, in seconds (RFC 6940 §6.6.3.1)."""
         self._framing.seed(rtt)
 
     def ended(self, reason: Exception | None) -> None:
         self._stop_waiting()
+        self._end_probe(None)
         super().ended(reason)
 
     def _take_undelivered(self) -> Sequence[bytes]:
@@ -70,7 +89,7 @@ class DTLSLink(OverlayLink):
     def send(self, message: bytes) -> bool:
         if self.closing or self._draining or len(message) > self._host.configuration.max_message_size:
             return False
-        pieces = fragments(message, self.most)
+        pieces = fragments(message, self.mtu)
         if max(map(len, pieces)) > MOST_RECORD - FRAME_OVERHEAD:
             return False
         if not self._framing.send(pieces, self._host.clock.seconds()):
@@ -88,6 +107,7 @@ class DTLSLink(OverlayLink):
             self._die("no ACK for the last transmission of a message")
             return
         self._judge_path()
+        self._look_at_mtu()
         if self._draining and not self._framing.backlog:
             self.disconnect(self.reason)
             return
@@ -137,6 +157,41 @@ class DTLSLink(OverlayLink):
         self._timer = self._host.clock.callLater(CLOSING_TIME, self.disconnect, reason)
         self._work()
 
+    # -- how much the path takes
+
+    def probe(self, message: bytes) -> Deferred[bool]:
+        if self.closing or self._draining or self._failing or self._probe is not None:
+            return fail(LinkError("the link is not to be probed now"))
+        if len(message) > min(self._host.configuration.max_message_size, MOST_RECORD - FRAME_OVERHEAD):
+            return fail(LinkError("a probe larger than any message may be"))
+        clock = self._host.clock
+        frame = self._framing.probe(message, clock.seconds())
+        patience = max(LEAST_PROBE_TIME, 2 * self._framing.round_trip.rto)
+        self._probe_timer = clock.callLater(patience, self._end_probe, False)
+        self._probe = probe = Deferred[bool]()
+        self._probe_size = len(message)
+        cast(DTLSTransport, self.transport).write_unfragmented(frame)
+        return probe
+
+    def _look_at_mtu(self) -> None:
+        """See what ACKs, and their absence, have told."""
+        before, self._mtu = self._mtu, self.mtu
+        if self._probe is not None and not self._framing.probing:
+            self._end_probe(self.mtu >= self._probe_size)
+        if self._mtu < before:
+            self.path_shrunk()
+
+    def _end_probe(self, passed: bool | None) -> None:
+        """A probe is over; None: it told nothing."""
+        probe, self._probe = self._probe, None
+        if self._probe_timer is not None and self._probe_timer.active():
+            self._probe_timer.cancel()
+        self._probe_timer = None
+        if probe is not None and passed is not None:
+            probe.callback(passed)
+        elif probe is not None:
+            probe.errback(LinkError("the link has ended"))
+
     # -- receiving
 
     def dataReceived(self, data: bytes) -> None:
@@ -149,8 +204,8 @@ class DTLSLink(OverlayLink):
             self.tls.write(ack)
         if message is not None:
             host.owner.message_received(self, message)
-        if framing.fault is not None:
+        if framing.fault is not None and not self._draining:
             host.owner.link_rejected("framing", self.address)
-            self.disconnect(framing.fault)
+            self.close(framing.fault)
         elif message is None and not self.closing:
             self._work()  # an ACK, most likely; a message changes nothing of what is to be sent

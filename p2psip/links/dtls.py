@@ -9,7 +9,14 @@ from typing import cast as typed
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IProducer, IReactorTime, ITransport
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IProducer,
+    IPushProducer,
+    IReactorTime,
+    ITransport,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -41,6 +48,9 @@ class Carrier(Protocol):
     def send(self, datagram: bytes) -> None:
         """Send to the other end, or lose it."""
 
+    def send_unfragmented(self, datagram: bytes) -> None:
+        """Send to the other end, or lose it: where it is too large for a network on the way, above all."""
+
     def close(self) -> None:
         """It is not needed any more."""
 
@@ -70,7 +80,7 @@ def datagrams(records: bytes, most: int) -> Iterator[bytes]:
         yield records[start:pos]
 
 
-@implementer(ITransport, IConsumer)
+@implementer(ITransport, IConsumer, IPushProducer)
 class DTLSTransport:
     """One DTLS association.  What is not received whole, in any order, is the protocol's own care.
 
@@ -89,6 +99,7 @@ class DTLSTransport:
         self.established = False
         self._timer: IDelayedCall | None = None
         self._producer: IProducer | None = None
+        self._paused = False
         self.connected = True
 
     def start(self) -> None:
@@ -100,7 +111,7 @@ class DTLSTransport:
 
     def received(self, datagram: bytes) -> None:
         """A datagram of this association has come; what is not sound is dropped, as RFC 6347 §4.1.2.7 wants."""
-        if self.connected:
+        if self.connected and not self.disconnecting:
             self._connection.bio_write(datagram)
             self._advance(self.established and _is_one_record_of_data(datagram))
 
@@ -119,8 +130,10 @@ class DTLSTransport:
                 # The last flight goes first: the other end needs it to read what we say next.
                 self._flush()
                 self._protocol.handshakeCompleted()
-            while self.connected:
-                self._protocol.dataReceived(connection.recv(MOST_RECORD))
+            while self.connected and not self.disconnecting:
+                data = connection.recv(MOST_RECORD)
+                if not self._paused:
+                    self._protocol.dataReceived(data)
                 if data_alone:
                     return
         except SSL.WantReadError:
@@ -171,14 +184,21 @@ class DTLSTransport:
 
         :raises LinkError: it has more than `MOST_RECORD` bytes.
         """
+        self._write(data, self._carrier.send)
+
+    def write_unfragmented(self, data: bytes) -> None:
+        """Send one record that is lost where it is too large for the path; raises as `write` does."""
+        self._write(data, self._carrier.send_unfragmented)
+
+    def _write(self, data: bytes, send: Callable[[bytes], None]) -> None:
         if len(data) > MOST_RECORD:
             raise LinkError(f"a record of {len(data)} bytes, where DTLS has at most {MOST_RECORD}")
-        if self.connected and self.established and data:
+        if self.connected and self.established and data and not self.disconnecting:
             try:
                 self._connection.send(data)
-                self._carrier.send(self._connection.bio_read(1 << 20))
+                send(self._connection.bio_read(1 << 20))
             except SSL.Error:
-                self._lose(Failure())
+                self._end(Failure())
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Send one record of all the parts."""
@@ -210,6 +230,18 @@ class DTLSTransport:
             self._stop_timer()
             self._carrier.close()
             self._protocol.connectionLost(reason)
+
+    def pauseProducing(self) -> None:
+        """What comes from now on is lost, as it may be on its way: there is nothing to hold the other end back with."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Deliver again."""
+        self._paused = False
+
+    def stopProducing(self) -> None:
+        """End, for who takes it for a producer."""
+        self.loseConnection()
 
     def getHandle(self) -> SSL.Connection:
         """The OpenSSL connection, for its certificates."""

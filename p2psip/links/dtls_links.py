@@ -115,13 +115,14 @@ class DTLSLinks(LinkService):
 
     def dial(self, connection: SecuredConnection, host: str, port: int, source: str) -> None:
         dial = Dial(self, connection, (host, port), self.keepalive(connection, host, port))
-        connection.stop_connecting = lambda: self._stop_dialing(dial, connection)
         any_address = "::" if numeric(host).version == 6 else "0.0.0.0"
         try:
             dial.port = self._reactor.listenUDP(0, dial, source or any_address, LARGEST_DATAGRAM)
         except (CannotListenError, OSError) as error:
             why = error.socketError if isinstance(error, CannotListenError) else error
             self.clock.callLater(0, self._cannot_dial, connection, f"cannot reach {connection.address}: {why}")
+        else:
+            connection.stop_connecting = lambda: self._stop_dialing(dial, connection)
 
     def _cannot_dial(self, connection: SecuredConnection, why: str) -> None:
         self.unconnected(connection)

@@ -7,6 +7,7 @@ Binding, too, so that a node behind a NAT needs no STUN server but its peers.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any, TypeVar
 
 from aioice import Candidate
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import LinkError
@@ -39,6 +41,7 @@ from .keepalive import Keepalive
 from .offers import SecuredApplication
 from .service import where
 from .stun import Place
+from .udp import unfragmented
 
 DTLS_UDP_SR = "DTLS-UDP-SR"
 MOST_NEGOTIATIONS = 64
@@ -59,6 +62,8 @@ LISTENING = b"p2psip-listening"
 
 _TYPES = {"host": CandType.HOST, "srflx": CandType.SRFLX, "relay": CandType.RELAY}
 _NAMES = {int(number): name for name, number in _TYPES.items()}
+
+_UFRAG, _PASSWORD = (re.compile(rb"[A-Za-z0-9+/]{%d,256}" % least) for least in (4, 22))
 
 T = TypeVar("T")
 
@@ -114,12 +119,16 @@ class ICELinks(DTLSLinks):
     def seen(self, connection: SecuredConnection, server: Place, at: str) -> None:
         """The other end of `connection`, at `server`, sees this node at the address `at`."""
         self._seen[connection] = _Seen(server, at)
+        self._judge_nat()
+
+    def _judge_nat(self) -> None:
         own = {str(numeric(each)) for each in (*own_addresses(), *self._advertise)}
         self.behind_nat = any(each.at not in own for each in self._seen.values())
 
     def connection_ended(self, connection: SecuredConnection) -> None:
         # RFC 6940 §6.5.1.4: "If the connection to that host is lost, it MUST be removed from the list of STUN servers".
-        self._seen.pop(connection, None)
+        if self._seen.pop(connection, None) is not None and self._seen:
+            self._judge_nat()
         super().connection_ended(connection)
 
     def stun_servers(self) -> Sequence[Place]:
@@ -148,15 +157,15 @@ class ICELinks(DTLSLinks):
     def negotiate(
         self, controlling: bool, expected: NodeId | None = None, application: int | None = None
     ) -> Deferred[INegotiation]:
-        if self._stopped:
-            return fail(LinkError("this node is stopping"))
-        if len(self._negotiations) >= MOST_NEGOTIATIONS:
-            return fail(LinkError("too many connections are being negotiated"))
         return Deferred.fromCoroutine(self._negotiate(controlling, application))
 
     async def _negotiate(self, controlling: bool, application: int | None) -> INegotiation:
         relays = self.host.relays if self.behind_nat else None
         relay = await relays.relay() if relays is not None else None
+        if self._stopped:
+            raise LinkError("this node is stopping")
+        if len(self._negotiations) >= MOST_NEGOTIATIONS:
+            raise LinkError("too many connections are being negotiated")
         agent = Agent(controlling, self.host_addresses(), self.external_addresses(), self.stun_servers(), relay)
         negotiation = Negotiation(self, agent, application)
         self._negotiations[negotiation] = None
@@ -216,6 +225,8 @@ class ICELinks(DTLSLinks):
         await super()._stop()
         if self._background:
             await _from_asyncio(asyncio.wait(list(self._background), timeout=CLOSING_TIME))
+        for task in self._background:
+            task.cancel()  # a TURN server that does not answer
 
 
 @implementer(INegotiation)
@@ -247,9 +258,13 @@ class Negotiation:
     async def _conclude(
         self, ufrag: bytes, password: bytes, candidates: Sequence[IceCandidate], expected: NodeId
     ) -> Any:
+        if self._timeout.active():
+            self._timeout.cancel()
         try:
             checkable = self._links.remote_candidates(candidates)
-            await _from_asyncio(self._agent.choose(_text(ufrag), _text(password), checkable))
+            await _from_asyncio(
+                self._agent.choose(_text(ufrag, _UFRAG), _text(password, _PASSWORD), checkable)
+            )
             connection = self._secure(expected, candidates)
         except BaseException as error:
             self.abandon()
@@ -258,6 +273,7 @@ class Negotiation:
             raise
         self._end()
         await connection.opened
+        self._agent.secured = True
         return connection.connection if isinstance(connection, SecuredApplication) else connection
 
     def _secure(self, expected: NodeId, candidates: Sequence[IceCandidate]) -> SecuredConnection:
@@ -328,6 +344,10 @@ class _Pair:
     def send(self, datagram: bytes) -> None:
         self._agent.transmit(datagram)
 
+    def send_unfragmented(self, datagram: bytes) -> None:
+        with unfragmented(self._agent.handle):
+            self._agent.transmit(datagram)
+
     def close(self) -> None:
         if self._freeing.active():
             self._freeing.cancel()
@@ -346,14 +366,18 @@ def _listening_of(chosen: Candidate, candidates: Sequence[IceCandidate]) -> str:
 
 
 def _from_asyncio(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
-    return Deferred.fromFuture(asyncio.ensure_future(coroutine))
+    return Deferred.fromFuture(asyncio.ensure_future(coroutine)).addErrback(_cancelled)
 
 
-def _text(ice_chars: bytes) -> str:
-    try:
-        return ice_chars.decode("ascii")
-    except UnicodeDecodeError:
-        raise LinkError("ufrag and password are made of letters, digits, + and /") from None
+def _cancelled(failure: Failure) -> Failure:
+    """Cancelled as asyncio has it, as Twisted has it."""
+    return Failure(CancelledError()) if failure.check(asyncio.CancelledError) else failure
+
+
+def _text(ice_chars: bytes, form: re.Pattern[bytes]) -> str:
+    if form.fullmatch(ice_chars) is None:
+        raise LinkError("ufrag and password are at least 4 and 22 letters, digits, + and /")
+    return ice_chars.decode("ascii")
 
 
 def _to_wire(candidate: Candidate, link_type: int, listening: int) -> IceCandidate:

@@ -146,6 +146,10 @@ class LinkService:
 
     def close_port(self, port: IListeningPort) -> None:
         """Listen no more at one port."""
+        self.close_socket(port)
+
+    def close_socket(self, port: IListeningPort) -> None:
+        """Close a socket, now; `stop` waits for that."""
         closing = maybeDeferred(port.stopListening)
         self._closing.append(closing)
         closing.addBoth(lambda _: self._closing.remove(closing))

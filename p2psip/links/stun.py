@@ -5,6 +5,8 @@ Each peer is a STUN server for the others: whoever asks one of its sockets is to
 
 from __future__ import annotations
 
+import struct
+
 from aioice import stun
 
 Place = tuple[str, int]
@@ -24,7 +26,7 @@ def parse(datagram: bytes) -> stun.Message | None:
     """A STUN message; None where it is none."""
     try:
         return stun.parse_message(datagram)
-    except (ValueError, IndexError, KeyError):
+    except (ValueError, struct.error):
         return None
 
 

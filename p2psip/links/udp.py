@@ -9,8 +9,9 @@ from __future__ import annotations
 import hmac
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -30,9 +31,47 @@ RECEIVE_BUFFER = 4 << 20
 """Bytes asked for; the system may give less (net.core.rmem_max).  With its default a burst of answers is lost."""
 COOKIE_LIFE = 60.0
 """Seconds after which the secret of the cookies is changed; those made with the one before are still taken."""
+SILENCE = 45.0
+"""Seconds without a datagram after which the other end of an association is gone, where it sends STUN every 5 s."""
+_LOOK = 10.0
 
+# Level and option, as Linux has them; Python's socket module does not name them.
+_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+_DONT, _PROBE = 0, 3
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _LEAST_CLIENT_HELLO = 60
+
+
+def prepare(handle: socket.socket) -> None:
+    """Have a socket take bursts, and send without the DF bit of IPv4: the sizes that a path takes we find out.
+
+    With it an ICMP message on a datagram of ours that was too large would be an error of the next one (ip(7)).
+    """
+    with suppress(OSError):
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if option := _mtu_discovery(handle):
+            handle.setsockopt(*option, _DONT)
+
+
+@contextmanager
+def unfragmented(handle: socket.socket | None) -> Iterator[None]:
+    """What is sent meanwhile from a socket is fragmented nowhere, whatever the system believes of the path."""
+    option = _mtu_discovery(handle) if handle is not None else None
+    if handle is None or option is None:
+        yield
+        return
+    handle.setsockopt(*option, _PROBE)
+    try:
+        yield
+    finally:
+        handle.setsockopt(*option, _DONT)
+        # The answer of a router near by: taking it off keeps it from the next datagram.
+        handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _mtu_discovery(handle: socket.socket) -> tuple[int, int] | None:
+    usable = sys.platform == "linux" and handle.fileno() >= 0
+    return _MTU_DISCOVER.get(handle.family) if usable else None
 
 
 class Cookies:
@@ -51,13 +90,19 @@ class Cookies:
         made_for.set_cookie_verify_callback(self._check)
 
     def _make(self, connection: SSL.Connection) -> bytes:
-        if self._clock.seconds() - self._made > COOKIE_LIFE:
-            self._secrets = [os.urandom(32), self._secrets[0]]
-            self._made = self._clock.seconds()
+        self._renew()
         return self._cookie(self._secrets[0], connection)
 
     def _check(self, connection: SSL.Connection, cookie: bytes) -> bool:
+        self._renew()
         return any(hmac.compare_digest(cookie, self._cookie(secret, connection)) for secret in self._secrets)
+
+    def _renew(self) -> None:
+        age = self._clock.seconds() - self._made
+        if age > COOKIE_LIFE:
+            secret = os.urandom(32)
+            self._secrets = [secret, self._secrets[0] if age < 2 * COOKIE_LIFE else secret]
+            self._made = self._clock.seconds()
 
     @staticmethod
     def _cookie(secret: bytes, connection: SSL.Connection) -> bytes:
@@ -77,6 +122,7 @@ class Links(Protocol):
     def accepted(self, connection: SecuredConnection, source: str) -> None: ...
     def connected(self, connection: SecuredConnection) -> None: ...
     def reject(self, cause: str, address: str) -> None: ...
+    def close_socket(self, port: IListeningPort) -> None: ...
 
 
 class _Socket(DatagramProtocol):
@@ -86,8 +132,8 @@ class _Socket(DatagramProtocol):
 
     def startProtocol(self) -> None:
         handle: socket.socket = self.transport.getHandle()  # type: ignore[union-attr]
-        with suppress(OSError, AttributeError):
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if handle is not None:
+            prepare(handle)
 
     def _write(self, datagram: bytes, there: Place | None) -> None:
         # No buffer, no route, too large for the path: lost, as it might have been anywhere else on its way.
@@ -96,6 +142,10 @@ class _Socket(DatagramProtocol):
         except (OSError, MessageLengthError):
             pass
 
+    def _write_unfragmented(self, datagram: bytes, there: Place | None) -> None:
+        with unfragmented(self.transport.getHandle()):  # type: ignore[union-attr]
+            self._write(datagram, there)
+
 
 class Door(_Socket):
     """The socket that listens.  `make` makes the connection of somebody who proved to receive at an address."""
@@ -103,18 +153,21 @@ class Door(_Socket):
     def __init__(self, links: Links, make: Callable[[str], SecuredConnection]) -> None:
         self._links = links
         self._make = make
-        self._known: dict[Place, DTLSTransport] = {}
+        self._known: dict[Place, _Shared] = {}
         self._retired = False
+        self._looking: IDelayedCall | None = None
         self.port: IListeningPort
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         place = (addr[0], addr[1])
+        known = self._known.get(place)
+        if known is not None:
+            known.heard = self._links.clock.seconds()
         if is_dtls(datagram):
-            known = self._known.get(place)
-            if known is None or (known.established and _begins(datagram)):
+            if known is None or (known.transport.established and _begins(datagram)):
                 self._meet(datagram, place)
             else:
-                known.received(datagram)
+                known.transport.received(datagram)
         elif is_stun(datagram) and self._links.answers_stun:
             message = parse(datagram)
             if message is not None and is_plain_request(message):
@@ -148,12 +201,20 @@ class Door(_Socket):
         before = self._known.get(place)
         if before is not None:
             # RFC 6347 §4.2.8: it has lost its end of the association, and has just proved to be there.
-            before.abortConnection()
+            before.transport.abortConnection()
         self._links.accepted(made, source)
-        carrier = _Shared(self, place)
-        transport = DTLSTransport(connection, carrier, made, self._links.clock)
-        carrier.transport = self._known[place] = transport
-        transport.start()
+        shared = self._known[place] = _Shared(self, place, connection, made, self._links.clock)
+        if self._links.answers_stun and self._looking is None:
+            self._looking = self._links.clock.callLater(_LOOK, self._drop_silent)
+        shared.transport.start()
+
+    def _drop_silent(self) -> None:
+        """End the associations whose other end has vanished without a word."""
+        since = self._links.clock.seconds() - SILENCE
+        for each in list(self._known.values()):
+            if each.heard < since:
+                each.connection.path_silent(True)
+        self._looking = self._links.clock.callLater(_LOOK, self._drop_silent)
 
     def here(self) -> Place:
         """Where this socket listens."""
@@ -165,31 +226,42 @@ class Door(_Socket):
         self._retired = True
         self._close_if_idle()
 
-    def left(self, place: Place, transport: DTLSTransport | None) -> None:
+    def left(self, shared: _Shared) -> None:
         """An association has ended."""
-        if self._known.get(place) is transport:
-            del self._known[place]
+        if self._known.get(shared.there) is shared:
+            del self._known[shared.there]
+        if not self._known and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._known:
-            self.port.stopListening()
+            self._links.close_socket(self.port)
 
 
 class _Shared:
     """One association's part of the socket that listens."""
 
-    def __init__(self, door: Door, there: Place) -> None:
+    def __init__(
+        self, door: Door, there: Place, ssl: SSL.Connection, connection: SecuredConnection, clock: IReactorTime
+    ) -> None:
         self._door = door
         self.there = there
         self.here = door.here()
-        self.transport: DTLSTransport | None = None
+        self.heard = clock.seconds()
+        """When the last datagram came from there."""
+        self.connection = connection
+        self.transport = DTLSTransport(ssl, self, connection, clock)
 
     def send(self, datagram: bytes) -> None:
         self._door._write(datagram, self.there)
 
+    def send_unfragmented(self, datagram: bytes) -> None:
+        self._door._write_unfragmented(datagram, self.there)
+
     def close(self) -> None:
-        self._door.left(self.there, self.transport)
+        self._door.left(self)
 
 
 class Dial(_Socket):
@@ -239,6 +311,9 @@ class Dial(_Socket):
     def send(self, datagram: bytes) -> None:
         self._write(datagram, None)
 
+    def send_unfragmented(self, datagram: bytes) -> None:
+        self._write_unfragmented(datagram, None)
+
     def close(self) -> None:
         """Close the socket; the handshake may not even have begun."""
         if self._starting is not None:
@@ -246,7 +321,7 @@ class Dial(_Socket):
             self._starting = None
         if self._keepalive is not None:
             self._keepalive.stop()
-        self.port.stopListening()
+        self._links.close_socket(self.port)
 
 
 def _begins(datagram: bytes) -> bool:

@@ -24,6 +24,7 @@ from ..interfaces import (
     ILinkOwner,
     ILinkProtocol,
     IOverlay,
+    IPathProbe,
     IRelays,
     ISigner,
     ITopologyHost,
@@ -41,6 +42,7 @@ from ..transport.bootstrap import Bootstrap, BootstrapCache
 from ..transport.connections import ConnectionTable
 from ..transport.dispatch import Dispatch
 from ..transport.messaging import Messaging
+from ..transport.path_mtu import PathMTUs
 from ..wire.codec import Struct
 from ..wire.contents import MessageExtension
 from ..wire.header import Destination
@@ -60,6 +62,7 @@ class Parts(Protocol):
     table: ConnectionTable
     dispatch: Dispatch
     messaging: Messaging
+    path_mtus: PathMTUs
     attachments: Attachments
     app_attachments: AppAttachments
     topology: ITopologyPlugin
@@ -136,6 +139,8 @@ class Links:
             return
         self._node.bootstrap_cache.met(link, bootstrap=not self._node.topology.joined)
         self._node.table.opened(link)
+        if IPathProbe.providedBy(link):
+            self._node.path_mtus.opened(link)
 
     def message_received(self, link: ILink, message: bytes) -> None:
         self._node.table.heard(link)
@@ -149,6 +154,8 @@ class Links:
 
     def link_closed(self, link: ILink, reason: Exception | None) -> None:
         self._node.table.closed(link)
+        if IPathProbe.providedBy(link):
+            self._node.path_mtus.closed(link)
 
     def messages_undelivered(self, link: ILink, messages: Sequence[bytes]) -> None:
         self._node.messaging.redirect(link.node_id, messages)

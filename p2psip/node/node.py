@@ -42,6 +42,7 @@ from ..transport.connections import ConnectionTable
 from ..transport.dispatch import Dispatch
 from ..transport.liveness import Doubts, Liveness
 from ..transport.messaging import Messaging
+from ..transport.path_mtu import PathMTUs
 from ..transport.transactions import Transactions
 from ..wire.chord import ChordUpdate
 from ..wire.methods import (
@@ -172,6 +173,7 @@ class Node:
             clock,
             count,
         )
+        self.path_mtus = PathMTUs(configuration, self.signer, self.transactions, clock, self.random)
         self._doubts: Doubts = Doubts(self.table.connected, self._routes_over, self.messaging.request)
         self.updates: ConfigurationUpdates = ConfigurationUpdates(
             configuration,
@@ -360,6 +362,7 @@ class Node:
         self.replication.stop()
         self.transactions.stop()
         await self._stop_usages()
+        self.path_mtus.stop()
         self.table.stop()
         stopping = [protocol.stop() for protocol in self.link_protocols]
         closed = DeferredList([stopped.addErrback(self._log_failure) for stopped in stopping])

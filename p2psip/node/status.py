@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..config.document import Configuration
 from ..ids import NodeId
-from ..interfaces import IApplicationConnection, ILink, ILinkProtocol, ITopologyPlugin
+from ..interfaces import IApplicationConnection, ILink, ILinkProtocol, IPathProbe, ITopologyPlugin
 from ..storage.interfaces import IStorage
 from ..transport.app_attach import AppAttachments
 from ..transport.connections import ConnectionTable
@@ -67,6 +67,7 @@ def _link(link: ILink) -> Mapping[str, Any]:
         "address": link.address,
         "candidate_pair": link.candidate_pair,
         "rtt_ms": _milliseconds(link.rtt),
+        "mtu": link.mtu if IPathProbe.providedBy(link) else None,
     }
 
 

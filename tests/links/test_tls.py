@@ -153,14 +153,6 @@ class OpeningTests(LinksTestCase):
         candidates = [*host_candidates([("127.0.0.9", port)], 1), *here]
         self.assertEqual((await a.connect(candidates, B)).node_id, B)
 
-    async def test_all_addresses(self) -> None:
-        """Without an address to bind to both families are served."""
-        a, b = await self.node(A), await self.node(B, address="")
-        port = int(b.addresses[0].rpartition(":")[2])
-        for address in ("127.0.0.1", "::1") if b.addresses[0].startswith("[") else ("127.0.0.1",):
-            self.assertEqual((await a.connect_to_bootstrap(address, port)).node_id, B)
-        self.assertTrue(b.candidates())
-
     async def test_port_in_use(self) -> None:
         b = await self.node(B)
         port = int(b.addresses[0].rpartition(":")[2])
@@ -182,11 +174,6 @@ class OpeningTests(LinksTestCase):
         await self.until(lambda: ("closed", B) in self.owner(a).events)
         self.assertEqual(self.owner(b).events, [("opened", A), ("closed", A)])
         await self.refused(a.connect(candidates, B))
-
-    def test_plugin(self) -> None:
-        factories = getPlugins(ILinkProtocolFactory, plugins)
-        found = [(each.link_type, each.ice) for each in factories if each.name == "TLS-TCP-FH-NO-ICE"]
-        self.assertEqual(found, [(4, False)])
 
 
 class RefusalTests(LinksTestCase):
@@ -235,7 +222,8 @@ class RefusalTests(LinksTestCase):
         identity = Identity.from_certificate(certificate, OVERLAY)
         trust = Trust(OVERLAY, [], (), 16, lambda: self.now, self_signed=digest)
         signer = Signer(identity, identity.node_ids[0])
-        links = TLSLinks(Host(signer, clock, key, trust, configuration=self.configuration), reactor, ["127.0.0.1"], 0)
+        host = Host(signer, clock, key, trust, configuration=self.configuration)
+        links: TLSLinks = self.kind(host, reactor, ["127.0.0.1"], 0)
         self.started.append(links)
         await links.listen()
         return links
@@ -263,76 +251,6 @@ class RefusalTests(LinksTestCase):
         a, twin = await self.node(A), await self.node(A)
         await self.refused(a.connect(twin.candidates(), A))
         self.assertEqual(self.owner(a).rejected, ["our own Node-ID"])
-
-    async def test_no_certificate(self) -> None:
-        """[6940-6.5.1.13-3]"""
-        b = await self.node(B)
-        context = SSL.Context(SSL.TLS_METHOD)
-        await self.speak(b, context)
-        await self.until(lambda: self.owner(b).rejected)
-        self.assertEqual(self.owner(b).rejected, ["handshake"])
-
-    async def speak(self, links: TLSLinks, context: SSL.Context) -> None:
-        from twisted.internet.ssl import ClientContextFactory
-
-        class Contexts(ClientContextFactory):
-            def getContext(self) -> SSL.Context:
-                return context
-
-        port = int(links.addresses[0].rpartition(":")[2])
-        lost: Deferred[None] = Deferred()
-
-        class Stranger(Protocol):
-            def connectionLost(self, reason: Failure = connectionDone) -> None:
-                lost.callback(None)
-
-        await ClientCreator(reactor, Stranger).connectSSL("127.0.0.1", port, Contexts())
-        await lost
-
-    async def test_garbage(self) -> None:
-        """[6940-13.2-1]"""
-        a, b = await self.node(A), await self.node(B)
-        lost: Deferred[None] = Deferred()
-
-        class Stranger(Protocol):
-            def connectionMade(self) -> None:
-                assert self.transport is not None
-                self.transport.write(b"GET / HTTP/1.0\r\n\r\n" * 10)
-
-            def connectionLost(self, reason: Failure = connectionDone) -> None:
-                lost.callback(None)
-
-        port = int(b.addresses[0].rpartition(":")[2])
-        await ClientCreator(reactor, Stranger).connectTCP("127.0.0.1", port)
-        await lost
-        await self.until(lambda: self.owner(b).rejected)
-        self.assertEqual(self.owner(b).rejected, ["handshake"])
-        await a.connect(b.candidates(), B)
-
-    async def test_too_many_handshakes(self) -> None:
-        b = await self.node(B)
-        port = int(b.addresses[0].rpartition(":")[2])
-        silent = [
-            await ClientCreator(reactor, Protocol).connectTCP("127.0.0.1", port)
-            for _ in range(MOST_HANDSHAKES_OF_ONE + 3)
-        ]
-        await self.until(lambda: len(self.owner(b).rejected) == 3)
-        self.assertEqual(set(self.owner(b).rejected), {"too many connections"})
-        for each in silent:
-            each.transport.loseConnection()
-        await self.until(lambda: len(self.owner(b).rejected) == 3 + MOST_HANDSHAKES_OF_ONE)
-        await (await self.node(A)).connect(b.candidates(), B)
-
-    async def test_silent_strangers_give_way(self) -> None:
-        """Connections from many addresses on which nothing is said keep nobody out."""
-        b = await self.node(B)
-        port = int(b.addresses[0].rpartition(":")[2])
-        sources = [f"127.0.1.{number}" for number in range(1, MOST_HANDSHAKES // MOST_HANDSHAKES_OF_ONE + 1)]
-        for source in sources * MOST_HANDSHAKES_OF_ONE:
-            stranger = ClientCreator(reactor, Protocol).connectTCP("127.0.0.1", port, bindAddress=(source, 0))
-            self.addCleanup((await stranger).transport.abortConnection)
-        await (await self.node(A)).connect(b.candidates(), B)
-        self.assertEqual(self.owner(b).rejected, ["gave way"])
 
     async def test_dangerous_candidates(self) -> None:
         a, b = await self.node(A), await self.node(B)
@@ -371,6 +289,8 @@ class RefusalTests(LinksTestCase):
 
 
 class MessageTests(LinksTestCase):
+    secret = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET"
+
     async def test_both_directions(self) -> None:
         a, b, link, theirs = await self.pair()
         for number in range(100):
@@ -442,6 +362,109 @@ class MessageTests(LinksTestCase):
         self.assertTrue(link.send(b"in vain"))
         await self.until(lambda: self.owner(a).reasons and self.owner(a).undelivered)
         self.assertEqual([messages for _, messages in self.owner(a).undelivered], [[b"in vain"]])
+
+    async def test_renewed_certificate(self) -> None:
+        a, b, _, _ = await self.pair()
+        renewed = self.host(B)
+        host = cast(Host, b.host)
+        host.signer, host.private_key = renewed.signer, renewed.private_key
+        link = await a.connect(b.candidates(), B)
+        self.assertEqual(link.identity, renewed.signer.identity)
+
+    async def test_key_log(self) -> None:
+        lines: list[bytes] = []
+        a = self.kind(self.host(A), reactor, ["127.0.0.1"], 0, key_log=lines.append)
+        self.started.append(a)
+        await a.listen()
+        await a.connect((await self.node(B)).candidates(), B)
+        self.assertTrue(any(self.secret in line for line in lines))
+
+
+class TCPTests(LinksTestCase):
+    """What is so because the links are TCP connections."""
+
+    def test_plugin(self) -> None:
+        factories = getPlugins(ILinkProtocolFactory, plugins)
+        found = [(each.link_type, each.ice) for each in factories if each.name == "TLS-TCP-FH-NO-ICE"]
+        self.assertEqual(found, [(4, False)])
+
+    async def test_all_addresses(self) -> None:
+        """Without an address to bind to both families are served."""
+        a, b = await self.node(A), await self.node(B, address="")
+        port = int(b.addresses[0].rpartition(":")[2])
+        for address in ("127.0.0.1", "::1") if b.addresses[0].startswith("[") else ("127.0.0.1",):
+            self.assertEqual((await a.connect_to_bootstrap(address, port)).node_id, B)
+        self.assertTrue(b.candidates())
+
+    async def test_no_certificate(self) -> None:
+        """[6940-6.5.1.13-3]"""
+        b = await self.node(B)
+        context = SSL.Context(SSL.TLS_METHOD)
+        await self.speak(b, context)
+        await self.until(lambda: self.owner(b).rejected)
+        self.assertEqual(self.owner(b).rejected, ["handshake"])
+
+    async def speak(self, links: TLSLinks, context: SSL.Context) -> None:
+        from twisted.internet.ssl import ClientContextFactory
+
+        class Contexts(ClientContextFactory):
+            def getContext(self) -> SSL.Context:
+                return context
+
+        port = int(links.addresses[0].rpartition(":")[2])
+        lost: Deferred[None] = Deferred()
+
+        class Stranger(Protocol):
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                lost.callback(None)
+
+        await ClientCreator(reactor, Stranger).connectSSL("127.0.0.1", port, Contexts())
+        await lost
+
+    async def test_garbage(self) -> None:
+        """[6940-13.2-1]"""
+        a, b = await self.node(A), await self.node(B)
+        lost: Deferred[None] = Deferred()
+
+        class Stranger(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(b"GET / HTTP/1.0\r\n\r\n" * 10)
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                lost.callback(None)
+
+        port = int(b.addresses[0].rpartition(":")[2])
+        await ClientCreator(reactor, Stranger).connectTCP("127.0.0.1", port)
+        await lost
+        await self.until(lambda: self.owner(b).rejected)
+        self.assertEqual(self.owner(b).rejected, ["handshake"])
+        await a.connect(b.candidates(), B)
+
+    async def test_too_many_handshakes(self) -> None:
+        b = await self.node(B)
+        port = int(b.addresses[0].rpartition(":")[2])
+        silent = [
+            await ClientCreator(reactor, Protocol).connectTCP("127.0.0.1", port)
+            for _ in range(MOST_HANDSHAKES_OF_ONE + 3)
+        ]
+        await self.until(lambda: len(self.owner(b).rejected) == 3)
+        self.assertEqual(set(self.owner(b).rejected), {"too many connections"})
+        for each in silent:
+            each.transport.loseConnection()
+        await self.until(lambda: len(self.owner(b).rejected) == 3 + MOST_HANDSHAKES_OF_ONE)
+        await (await self.node(A)).connect(b.candidates(), B)
+
+    async def test_silent_strangers_give_way(self) -> None:
+        """Connections from many addresses on which nothing is said keep nobody out."""
+        b = await self.node(B)
+        port = int(b.addresses[0].rpartition(":")[2])
+        sources = [f"127.0.1.{number}" for number in range(1, MOST_HANDSHAKES // MOST_HANDSHAKES_OF_ONE + 1)]
+        for source in sources * MOST_HANDSHAKES_OF_ONE:
+            stranger = ClientCreator(reactor, Protocol).connectTCP("127.0.0.1", port, bindAddress=(source, 0))
+            self.addCleanup((await stranger).transport.abortConnection)
+        await (await self.node(A)).connect(b.candidates(), B)
+        self.assertEqual(self.owner(b).rejected, ["gave way"])
 
     async def test_garbage_within(self) -> None:
         _, b, link, _ = await self.pair()
@@ -540,22 +563,6 @@ class MessageTests(LinksTestCase):
         cast(Any, theirs).resumeProducing()
         await self.until(lambda: link.rtt is not None)
         self.assertIsNone(cast(Any, link)._framing.next_timeout())
-
-    async def test_renewed_certificate(self) -> None:
-        a, b, _, _ = await self.pair()
-        renewed = self.host(B)
-        host = cast(Host, b.host)
-        host.signer, host.private_key = renewed.signer, renewed.private_key
-        link = await a.connect(b.candidates(), B)
-        self.assertEqual(link.identity, renewed.signer.identity)
-
-    async def test_key_log(self) -> None:
-        lines: list[bytes] = []
-        a = self.kind(self.host(A), reactor, ["127.0.0.1"], 0, key_log=lines.append)
-        self.started.append(a)
-        await a.listen()
-        await a.connect((await self.node(B)).candidates(), B)
-        self.assertTrue(any(b"CLIENT_HANDSHAKE_TRAFFIC_SECRET" in line for line in lines))
 
 
 class Echo(Protocol):
