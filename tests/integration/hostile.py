@@ -9,12 +9,14 @@ import socket
 import ssl
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from p2psip.config.accept import accept_first
 from p2psip.config.document import Configuration
+from p2psip.forwarding.fragments import Fragment, Reassembly
 from p2psip.ids import NodeId
 from p2psip.security.certificates import (
     Authority,
@@ -29,9 +31,10 @@ from p2psip.security.identity import Identity
 from p2psip.security.signing import Signer
 from p2psip.transport.messages import request_code, seal
 from p2psip.wire.codec import Struct
-from p2psip.wire.codes import FramedMessageType
+from p2psip.wire.codes import UNFRAGMENTED, FramedMessageType
 from p2psip.wire.frame import AckFrame, DataFrame
 from p2psip.wire.header import (
+    FIXED_SIZE,
     Destination,
     ForwardingHeader,
     NodeDestination,
@@ -40,7 +43,8 @@ from p2psip.wire.header import (
 from p2psip.wire.message import decode_message
 from p2psip.wire.methods import IceCandidate, IpAddressPort
 
-from .nodes import NodeProcess
+from .dtls import DTLSConnection
+from .nodes import DTLS, ICE, TLS, NodeProcess
 
 DAY = 86400.0
 SECONDS = 5.0
@@ -143,18 +147,31 @@ def tls_connection(
         raise
 
 
+def dtls_connection(
+    address: str, port: int, directory: Path, member: Member | None, seconds: float = SECONDS
+) -> DTLSConnection:
+    """As `tls_connection`, over DTLS."""
+    return DTLSConnection(address, port, member and _credentials(directory, member), seconds)
+
+
+Connection = ssl.SSLSocket | DTLSConnection
+CONNECT: dict[str, Callable[..., Connection]] = {TLS: tls_connection, DTLS: dtls_connection, ICE: dtls_connection}
+"""What makes a link to a node that speaks this link protocol."""
+
+
 class Intruder:
     """One link of `member` to `node`, on which anything can be sent."""
 
-    def __init__(self, overlay: Overlay, node: NodeProcess, member: Member) -> None:
+    def __init__(self, overlay: Overlay, node: NodeProcess, member: Member, protocol: str = TLS) -> None:
         self.overlay = overlay
         self.member = member
         self.victim = NodeId(bytes.fromhex(status(node)["node_id"]))
         self.there = NodeDestination(node_id=self.victim)
-        self.tls = tls_connection(node.address, 6084, node.state.parent, member)
+        self.tls = CONNECT[protocol](node.address, 6084, node.state.parent, member)
         self._buffer = b""
         self._sequence = itertools.count()
         self._transactions = itertools.count(secrets.randbits(40))
+        self._reassembly = Reassembly(lambda cause: None)
         self.acknowledges = True
         self.closed = False
 
@@ -220,7 +237,8 @@ class Intruder:
         end = time.monotonic() + seconds
         while True:
             while (message := self._take()) is not None:
-                yield message
+                if (whole := self._whole(message)) is not None:
+                    yield whole
             left = end - time.monotonic()
             if left <= 0 or self.closed:
                 return
@@ -237,6 +255,13 @@ class Intruder:
                 self.closed = True
                 return
             self._buffer += data
+
+    def _whole(self, message: bytes) -> bytes | None:
+        if int.from_bytes(message[12:16]) == UNFRAGMENTED:
+            return message
+        start = FIXED_SIZE + sum(int.from_bytes(message[at : at + 2]) for at in (32, 34, 36))
+        assembled = self._reassembly.add(Fragment(message, start, self.victim), time.monotonic())
+        return assembled and assembled.data
 
     def _take(self) -> bytes | None:
         while self._buffer:

@@ -1,31 +1,44 @@
-"""Eight nodes and a thousand registrations: any node may die, two neighbors at once as well, or leave."""
+"""Eight nodes and a thousand registrations: any node may die, two neighbors at once as well, or leave.
+
+All of it with ICE, as overlays are founded; the most important of it over the two other link protocols.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from .nodes import NodeProcess, World, until
+from .nodes import DTLS, ICE, TLS, NodeProcess, World, only, until
 from .phones import Sipp, credentials
 
 NODES = 8
 PHONES = 1000
+FEWER = 200
 HOLD_DOWN = 30.0
 """Seconds after a loss within which a second one may take data with it (RFC 6940 §10.4 keeps two replicas)."""
 
 
-class Churn(SynchronousTestCase):
-    """An overlay of eight that loses nodes."""
+NOTICED = 25.0
+"""Seconds until a dead neighbor is noticed: at most 6 until the next keepalive, 7.5 for the answer to it or to a
+message (RFC 6940 §6.6.3.1), and as many again for slow machines."""
+
+
+class Eight(SynchronousTestCase):
+    """An overlay of eight nodes, and what is done with it."""
+
+    protocol: ClassVar[str]
 
     def setUp(self) -> None:
-        self.world = World()
+        self.world = World(options=only(self.protocol))
         self.addCleanup(self.world.close)
         self.founder = self.world.founder()
         self.world.join_all(self.founder, NODES - 1)
@@ -106,28 +119,6 @@ class Churn(SynchronousTestCase):
             self.assertEqual(self.ids[node.name], node.status()["node_id"])
         self.stable([node for node in self.nodes if node.alive])
 
-    def test_killed(self) -> None:
-        """One node is killed, then two neighbors at once, the founder among them: nothing else is lost."""
-        self.register_everybody()
-        self.all_found(self.nodes, everywhere=False)
-        ring = sorted(self.nodes, key=lambda node: self.ids[node.name])
-        place = ring.index(self.founder)
-        one = ring[(place + 4) % NODES]
-        alive = self.killed(one)
-        lost_at = time.monotonic()
-        self.all_found(alive)
-        time.sleep(max(0.0, lost_at + HOLD_DOWN - time.monotonic()))
-        both = [self.founder, ring[(place + 1) % NODES]]
-        alive = self.killed(*both)
-        self.all_found(alive)
-        self.back(one, *both)
-        self.all_found(self.nodes, everywhere=False)
-        asked = alive[0]
-        for node in (one, *both):
-            user = next(user for user, at in self.at.items() if at is node)
-            contacts = [entry["contacts"] for entry in asked.ask("GET", "/lookup", aor=user)["nodes"]]
-            self.assertIn(f"sip:{user}@{self.phones.address}:17500;", json.dumps(contacts), "bindings are kept")
-
     def leaves(self, leaving: NodeProcess, leave: Callable[[], object]) -> None:
         """While `leaving` leaves, the others go on finding every registration that is not its own."""
         others = [node for node in self.nodes if node.alive and node is not leaving]
@@ -159,17 +150,46 @@ class Churn(SynchronousTestCase):
         self.stable(others)
         self.all_found(others, everywhere=False)
 
+    def by_command(self, leaving: NodeProcess) -> None:
+        """Have a node leave as its operator would."""
+        leaving.p2psip("leave")
+        assert leaving.process is not None
+        self.assertEqual(0, leaving.process.wait(30))
+
+
+class Churn(Eight):
+    """Everything, with ICE."""
+
+    protocol = ICE
+
+    def test_killed(self) -> None:
+        """One node is killed, then two neighbors at once, the founder among them: nothing else is lost."""
+        self.register_everybody()
+        self.all_found(self.nodes, everywhere=False)
+        ring = sorted(self.nodes, key=lambda node: self.ids[node.name])
+        place = ring.index(self.founder)
+        one = ring[(place + 4) % NODES]
+        alive = self.killed(one)
+        lost_at = time.monotonic()
+        self.all_found(alive)
+        time.sleep(max(0.0, lost_at + HOLD_DOWN - time.monotonic()))
+        both = [self.founder, ring[(place + 1) % NODES]]
+        alive = self.killed(*both)
+        self.all_found(alive)
+        self.back(one, *both)
+        self.all_found(self.nodes, everywhere=False)
+        asked = alive[0]
+        for node in (one, *both):
+            user = next(user for user, at in self.at.items() if at is node)
+            contacts = [entry["contacts"] for entry in asked.ask("GET", "/lookup", aor=user)["nodes"]]
+            self.assertIn(f"sip:{user}@{self.phones.address}:17500;", json.dumps(contacts), "bindings are kept")
+
     def test_leaves(self) -> None:
         """A node that leaves, by command or by SIGTERM, loses nothing even for a moment."""
         self.register_everybody(300)
         first, second = self.nodes[3], self.nodes[5]
 
-        def by_command() -> None:
-            first.p2psip("leave")
-            assert first.process is not None
-            self.assertEqual(0, first.process.wait(30))
-
-        self.leaves(first, by_command)
+        self.leaves(first, lambda: self.by_command(first))
         # twistd dies of the signal in the end, after all is done.
         self.leaves(second, lambda: self.assertEqual(-signal.SIGTERM, second.terminate()))
         self.back(first, second)
@@ -207,3 +227,69 @@ class Churn(SynchronousTestCase):
         self.register(["newcomer", late], ninth)
         self.assertEqual({"newcomer", late}, self.found(third, ["newcomer", late]))
         self.back(self.founder)
+
+
+class WithoutICE(Eight):
+    """The same in short over DTLS without ICE."""
+
+    protocol = DTLS
+
+    def test_killed_and_leaves(self) -> None:
+        """One node is killed, one leaves: nothing else is lost."""
+        self.register_everybody(FEWER)
+        self.all_found(self.nodes, everywhere=False)
+        alive = self.killed(self.nodes[2])
+        self.all_found(alive)
+        self.leaves(self.nodes[5], lambda: self.by_command(self.nodes[5]))
+
+
+class OverTLS(WithoutICE):
+    """And over TLS."""
+
+    protocol = TLS
+
+
+class Noticed(SynchronousTestCase):
+    """A neighbor that is killed is known to be dead in time, over each link protocol."""
+
+    def noticed(self, protocol: str, asked: bool) -> None:
+        """Kill one of three; with `asked` the others send it something.  They have no link to it any more in time."""
+        world = World(options=only(protocol))
+        self.addCleanup(world.close)
+        founder = world.founder()
+        nodes = [founder, *world.join_all(founder, 2)]
+        dead = nodes.pop(1)
+        dead_id = dead.status()["node_id"]
+
+        def linked(node: NodeProcess) -> bool:
+            return dead_id in {link["node_id"] for link in node.ask("GET", "/status")["links"]}
+
+        def ping(node: NodeProcess) -> None:
+            with contextlib.suppress(click.ClickException):
+                node.ask("POST", "/ping", {"target": dead_id})
+
+        until(lambda: all(map(linked, nodes)), 20, "both are linked with the one that is to die", nodes)
+        dead.kill()
+        pinging = [threading.Thread(target=ping, args=(node,)) for node in nodes if asked]
+        for thread in pinging:
+            thread.start()
+        try:
+            until(lambda: not any(map(linked, nodes)), NOTICED, "the dead one is not linked any more", nodes)
+        finally:
+            for thread in pinging:
+                thread.join()
+        for node in nodes:
+            neighbors = node.status()["neighbors"]
+            self.assertNotIn(dead_id, neighbors["successors"] + neighbors["predecessors"])
+
+    def test_with_ice(self) -> None:
+        """Though nothing is sent but keepalives. [6940-6.6.3.1-8]"""
+        self.noticed(ICE, asked=False)
+
+    def test_without_ice(self) -> None:
+        """By those who send something. [6940-6.6.3.1-8]"""
+        self.noticed(DTLS, asked=True)
+
+    def test_over_tls(self) -> None:
+        """At once, since its system says so."""
+        self.noticed(TLS, asked=False)

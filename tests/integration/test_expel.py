@@ -31,7 +31,7 @@ class Expel(SynchronousTestCase):
             until(without, 20, f"{node.name} has dropped the expelled node", [node])
         bad.kill()
         bad.start()
-        bad.wait_for("not joined")
+        bad.wait_for("not joined", 90)  # each of several attempts may wait for an answer
         self.assertFalse(bad.status()["joined"])
         self.assertEqual(1, bad.p2psip("lookup", "alice", check=False).returncode)
         missing = founder.p2psip("authority", "expel", "nobody", check=False)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import atexit
 import random
-import socket
-import ssl
 import time
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -51,7 +49,6 @@ from p2psip.wire.methods import (
 from p2psip.wire.storage import (
     DataValue,
     DictionaryEntry,
-    FetchReq,
     StoreAns,
     StoreKindData,
     StoreReq,
@@ -67,7 +64,6 @@ from .hostile import (
     grown,
     resident,
     status,
-    tls_connection,
 )
 from .nodes import TLS, NodeProcess, World, only, until
 
@@ -77,6 +73,8 @@ USER = "mallory@example.org"
 class Hostile(SynchronousTestCase):
     """One founder for all tests of a class; after each of them it must serve as before."""
 
+    protocol: ClassVar = TLS
+    """The link protocol of its nodes."""
     world: ClassVar[World | None] = None
     node: ClassVar[NodeProcess]
     overlay: ClassVar[Overlay]
@@ -85,7 +83,7 @@ class Hostile(SynchronousTestCase):
     @classmethod
     def found(cls) -> None:
         """Start what the tests of this class share; trial runs no class fixtures."""
-        cls.world = World(options=only(TLS))
+        cls.world = World(options=only(cls.protocol))
         atexit.register(cls.world.close)
         cls.node = cls.world.founder()
         cls.overlay = Overlay(cls.node)
@@ -101,13 +99,13 @@ class Hostile(SynchronousTestCase):
         """Whatever it was: the node answers its operator and others, and has logged no fault."""
         self.assertTrue(self.node.alive, "\n".join(self.node.log[-40:]))
         self.assertTrue(self.node.status()["joined"])
-        with Intruder(self.overlay, self.node, self.honest) as other:
+        with Intruder(self.overlay, self.node, self.honest, self.protocol) as other:
             self.assertIsInstance(other.ask(PingReq()), PingAns)
         faults = [line for line in self.node.log[self.logged :] if "Traceback" in line or "#critical" in line]
         self.assertEqual([], faults, "\n".join(self.node.log[self.logged :][-60:]))
 
     def intruder(self, member: Member | None = None) -> Intruder:
-        made = Intruder(self.overlay, self.node, member or self.overlay.member())
+        made = Intruder(self.overlay, self.node, member or self.overlay.member(), self.protocol)
         self.addCleanup(made.tls.close)
         return made
 
@@ -115,146 +113,12 @@ class Hostile(SynchronousTestCase):
         """What was counted since the test began."""
         return grown(self.before, status(self.node)["rejected"])
 
-    def assert_counted(self, cause: str, least: int = 1) -> None:
+    def assert_counted(self, cause: str, least: int = 1, seconds: float = 5) -> None:
         """`cause` was counted, at least so often."""
-        until(lambda: self.rejected().get(cause, 0) >= least, 5, f"{cause!r} in {self.rejected()}")
+        until(lambda: self.rejected().get(cause, 0) >= least, seconds, f"{cause!r} in {self.rejected()}")
 
     def assert_error(self, answer: Any, code: ErrorCode) -> None:
         self.assertEqual(code, getattr(answer, "error_code", answer))
-
-
-class LinkTests(Hostile):
-    """Connections to the overlay's port."""
-
-    def refused(self, member: Member | None) -> None:
-        """A link with this certificate is closed without a message."""
-        try:
-            with tls_connection(self.node.address, 6084, self.node.state.parent, member) as tls:
-                self.assertEqual(b"", tls.recv(1000))
-        except (ssl.SSLError, ConnectionError):
-            pass
-
-    def test_garbage_before_the_handshake(self) -> None:
-        """Bytes that are no TLS end the connection, and are counted."""
-        for garbage in (b"GET / HTTP/1.0\r\n\r\n", random.Random(1).randbytes(5000), b"\x16\x03\x01\xff\xff"):
-            with socket.create_connection((self.node.address, 6084), 5) as plain:
-                plain.sendall(garbage)
-                plain.shutdown(socket.SHUT_WR)
-                try:
-                    while plain.recv(1000):
-                        pass
-                except ConnectionError:
-                    pass
-        self.assert_counted("link: handshake", 3)
-
-    def test_wrong_certificates(self) -> None:
-        """No certificate, one of another authority, of another overlay, or an expired one is no link's.
-
-        [6940-11.3-1]
-        """
-        other = make_authority("example.org", generate_key(), time.time(), DAY)
-        for member, cause in (
-            (None, "link: handshake"),
-            (self.overlay.member(authority=other), "link: untrusted"),
-            (self.overlay.member(overlay="other.example"), "link: overlay"),
-            (self.overlay.member(ago=1800, lifetime=60), "link: expired"),
-        ):
-            self.refused(member)
-            self.assert_counted(cause)
-
-    def test_our_own_node_id(self) -> None:
-        """Nobody else is the node itself, though the authority had certified it."""
-        own = NodeId(bytes.fromhex(status(self.node)["node_id"]))
-        self.refused(self.overlay.member(node_ids=(own,)))
-        self.assert_counted("link: our own Node-ID")
-
-    def test_several_node_ids(self) -> None:
-        """Who has several Node-IDs must say by a message which of them it is: no link without."""
-        self.refused(self.overlay.member(node_ids=(NodeId(b"a" * 16), NodeId(b"b" * 16))))
-        self.assert_counted("link: several Node-IDs")
-
-    def test_garbage_after_the_handshake(self) -> None:
-        """A frame of a type that there is not ends the link."""
-        with self.intruder() as intruder:
-            intruder.write(random.Random(2).randbytes(3000))
-            list(intruder.frames(5))
-            self.assertTrue(intruder.closed)
-        self.assert_counted("link: framing")
-
-    def test_truncated_frames(self) -> None:
-        """A link that ends within a frame, wherever, leaves nothing behind."""
-        with self.intruder() as intruder:
-            whole = intruder.frame(intruder.message(PingReq(padding=b"abc")))
-        for size in range(1, len(whole), 23):
-            with self.intruder(self.honest) as cut:
-                cut.write(whole[:size])
-
-    def test_oversize(self) -> None:
-        """Message_Too_Large, and the link is closed. [6940-6.6-1]"""
-        with self.intruder() as intruder:
-            most = self.overlay.configuration.max_message_size
-            answer = intruder.ask(PingReq(padding=bytes(most)))
-            self.assert_error(answer, ErrorCode.MESSAGE_TOO_LARGE)
-            list(intruder.frames(6))
-            self.assertTrue(intruder.closed)
-        self.assert_counted("answered MessageTooLarge")
-
-    def test_oversize_header(self) -> None:
-        """A header larger than any message ends the link without an error. [6940-6.6-2]"""
-        with self.intruder() as intruder:
-            destinations = tuple(OpaqueDestination(opaque_id=bytes(200)) for _ in range(100))
-            self.assertIsNone(intruder.ask(PingReq(), destination_list=destinations))
-            self.assertTrue(intruder.closed)
-        self.assert_counted("link: framing")
-
-    def test_half_open(self) -> None:
-        """Connections on which nothing is said take up neither room for members nor descriptors for long."""
-        before = descriptors(self.node)
-        idle = [socket.create_connection((self.node.address, 6084), 5) for _ in range(200)]
-        try:
-            self.assertLess(descriptors(self.node), before + 100)
-            self.assert_counted("link: too many connections", 100)
-        finally:
-            for each in idle:
-                each.close()
-        until(lambda: descriptors(self.node) <= before + 2, 15, "descriptors are given back")
-
-    def test_many_links_of_one_node(self) -> None:
-        """The links of one Node-ID are few, however many it opens."""
-        member = self.overlay.member()
-        before = descriptors(self.node)
-        links = []
-        for _ in range(60):
-            try:
-                links.append(self.intruder(member))
-            except (ssl.SSLError, ConnectionError):
-                continue
-        self.assertLess(descriptors(self.node), before + 45)
-        for link in links:
-            link.tls.close()
-        self.assert_counted("link: too many links of one node")
-
-    def test_never_reads(self) -> None:
-        """Who asks without reading the answers has them dropped, not stored: memory is bounded."""
-        with self.intruder() as intruder:
-            for _ in range(3):
-                intruder.ask(PingReq())
-            before = resident(self.node)
-            intruder.tls.settimeout(3)
-            sent = 0
-            request = FetchReq(resource=chord_resource_id(b"x"), specifiers=())
-            end = time.monotonic() + 8
-            while time.monotonic() < end and intruder.write(intruder.frame(intruder.message(request))):
-                sent += 1
-            self.assertGreater(sent, 500)
-            self.assertLess(resident(self.node) - before, 20_000)
-
-    def test_false_acknowledgments(self) -> None:
-        """ACKs of what was never sent mean nothing."""
-        with self.intruder() as intruder:
-            for number in (0, 1, 2**31, 2**32 - 1):
-                intruder.write(bytes([129]) + number.to_bytes(4) + b"\xff" * 4)
-            self.assertIsInstance(intruder.ask(PingReq()), PingAns)
 
 
 class MessageTests(Hostile):
@@ -615,7 +479,7 @@ class RelayTests(Hostile):
         self.there = NodeDestination(node_id=self.other_id)
 
     def tearDown(self) -> None:
-        with Intruder(self.overlay, self.node, self.honest) as honest:
+        with Intruder(self.overlay, self.node, self.honest, self.protocol) as honest:
             self.assertIsInstance(honest.ask(PingReq(), self.there), PingAns)
         super().tearDown()
         self.assertEqual([], [line for line in self.other.log if "Traceback" in line])

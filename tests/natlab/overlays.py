@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..integration.nodes import NodeProcess, World
 from ..integration.phones import Sipp
 from .case import LaboratoryTestCase
@@ -17,8 +19,8 @@ class LaboratoryWorld(World):
     ``--bind``. Hosts without a node are for phones, `phones_at`, and for coturn.
     """
 
-    def __init__(self, lab: Laboratory, overlay: str = "example.org") -> None:
-        super().__init__(overlay)
+    def __init__(self, lab: Laboratory, overlay: str = "example.org", options: Sequence[str] = ()) -> None:
+        super().__init__(overlay, options=options)
         self.lab = lab
 
     def node(self, name: str | None = None, address: str | None = None) -> NodeProcess:
@@ -39,9 +41,12 @@ class LaboratoryWorld(World):
 class OverlayTestCase(LaboratoryTestCase):
     """Builds laboratories with overlays in them."""
 
-    def world(self, *nodes: Node) -> LaboratoryWorld:
-        """The nodes to be of an overlay in a laboratory of this description; both end with the test."""
+    def world(self, *nodes: Node, options: Sequence[str] = ()) -> LaboratoryWorld:
+        """The nodes to be of an overlay in a laboratory of this description; both end with the test.
+
+        They are all started with `options`.
+        """
         lab = self.laboratory(*nodes)
-        world = LaboratoryWorld(lab)
+        world = LaboratoryWorld(lab, options=options)
         self.addCleanup(world.close)
         return world
