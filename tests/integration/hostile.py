@@ -102,7 +102,7 @@ class Overlay:
         return Member(key, certificate, Signer(identity, key, identity.node_ids[0]))
 
 
-def _credentials(directory: Path, member: Member) -> Path:
+def credentials(directory: Path, member: Member) -> Path:
     """A file with the certificate and key of `member`."""
     path = directory / f"intruder-{member.node_id.hex()}.pem"
     path.write_bytes(certificate_pem(member.certificate) + private_key_pem(member.key))
@@ -114,7 +114,7 @@ class Listener:
 
     def __init__(self, directory: Path, member: Member, address: str) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(_credentials(directory, member))
+        self._context.load_cert_chain(credentials(directory, member))
         self._socket = socket.create_server((address, 0))
         self._socket.settimeout(SECONDS)
         host, port = self._socket.getsockname()
@@ -138,7 +138,7 @@ def tls_connection(
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if member is not None:
-        context.load_cert_chain(_credentials(directory, member))
+        context.load_cert_chain(credentials(directory, member))
     plain = socket.create_connection((address, port), seconds)
     try:
         return context.wrap_socket(plain)
@@ -151,7 +151,7 @@ def dtls_connection(
     address: str, port: int, directory: Path, member: Member | None, seconds: float = SECONDS
 ) -> DTLSConnection:
     """As `tls_connection`, over DTLS."""
-    return DTLSConnection(address, port, member and _credentials(directory, member), seconds)
+    return DTLSConnection(address, port, member and credentials(directory, member), seconds)
 
 
 Connection = ssl.SSLSocket | DTLSConnection

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import ClassVar
 
 from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.errors import ErrorCode
 from p2psip.ids import NodeId
@@ -20,9 +23,11 @@ from p2psip.wire.methods import PingAns, PingReq
 from p2psip.wire.storage import FetchReq
 
 from .dtls import DTLSConnection
-from .hostile import CONNECT, DAY, Connection, Member, descriptors, resident, status
-from .nodes import ICE, TLS, until
+from .hostile import CONNECT, DAY, Connection, Member, Overlay, credentials, descriptors, resident, status
+from .nodes import DTLS, ICE, TLS, NodeProcess, World, only, until
 from .test_hostile import Hostile as _Hostile
+
+IMPOSTOR = str(Path(__file__).with_name("impostor.py"))
 
 
 class LinkCases:
@@ -274,3 +279,57 @@ class DTLSTests(LinkCases, _Hostile):
         self.assertLessEqual(descriptors(self.node), before + 2)
         self.assertLess(resident(self.node) - memory, 10_000)
         self.assert_no_connection_counted()
+
+
+class Impostors(SynchronousTestCase):
+    """A member that shows on its links the certificate of another member, whose key it has."""
+
+    def impostor(self, protocol: str) -> tuple[World, NodeProcess, NodeProcess]:
+        """A founder, and one that joined as itself and shows a stolen certificate on all links from now on."""
+        world = World(options=only(protocol))
+        self.addCleanup(world.close)
+        founder, impostor = world.founder(), world.node()
+        file = world.directory / "stolen.pem"
+        impostor.prefix = (sys.executable, IMPOSTOR, str(file))
+        impostor.start("--join", founder.p2psip("invite", impostor.name).stdout.strip())
+        impostor.wait_joined()
+        credentials(world.directory, Overlay(founder).member()).rename(file)
+        return world, founder, impostor
+
+    def found_out(self, impostor: NodeProcess, by: NodeProcess) -> None:
+        """A node closes the connection, and has no link with the impostor."""
+
+        def refused() -> bool:
+            return bool(status(by)["rejected"].get("link: other Node-ID"))
+
+        def unlinked() -> bool:
+            return node_id not in [link["node_id"] for link in status(by)["links"]]
+
+        node_id = status(impostor)["node_id"]
+        until(refused, 60, "the impostor is found out", [by, impostor])
+        # Its link of before it was killed may have to die first.
+        until(unlinked, 30, "there is no link with it", [by])
+
+    def without_ice(self, protocol: str) -> None:
+        """It rejoins, and who answers its Attach connects to it."""
+        _, founder, impostor = self.impostor(protocol)
+        impostor.kill()
+        impostor.start()
+        impostor.wait_for("rejoins")
+        self.found_out(impostor, founder)
+
+    def test_tls(self) -> None:
+        """TLS-TCP-FH-NO-ICE. [6940-6.5.1.11-1]"""
+        self.without_ice(TLS)
+
+    def test_dtls(self) -> None:
+        """DTLS-UDP-SR-NO-ICE. [6940-6.5.1.11-1]"""
+        self.without_ice(DTLS)
+
+    def test_ice(self) -> None:
+        """DTLS-UDP-SR: a node joins and attaches to it, and ICE chooses a pair. [6940-6.5.1.13-4]"""
+        world, founder, impostor = self.impostor(ICE)
+        other = world.node()
+        other.start("--join", founder.p2psip("invite", other.name).stdout.strip())
+        other.wait_for("this node joins")
+        self.found_out(impostor, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import closing
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,8 +16,8 @@ from p2psip.security.signing import Signer
 from p2psip.wire.methods import PingAns, PingReq
 
 from ..security.credentials import self_certified
-from .hostile import Intruder, Member, Overlay, grown, status, tls_connection
-from .nodes import NodeProcess, World, until
+from .hostile import Intruder, Member, Overlay, dtls_connection, grown, status
+from .nodes import ICE, NodeProcess, World, until
 
 
 class SelfSigned(SynchronousTestCase):
@@ -90,9 +91,9 @@ class SelfSigned(SynchronousTestCase):
             before = status(founder)["rejected"]
             honest, forged = overlay.certified(digest), overlay.certified(digest, NodeId(b"near the victim!"))
             for one in (forged, overlay.certified("sha1" if digest == "sha256" else "sha256")):
-                with tls_connection(founder.address, 6084, self.world.directory, one) as tls:
-                    self.assertEqual(b"", tls.recv(1))
-            with Intruder(overlay, founder, honest) as other:
+                with closing(dtls_connection(founder.address, 6084, self.world.directory, one)) as link:
+                    self.assertEqual(b"", link.recv(1))
+            with Intruder(overlay, founder, honest, ICE) as other:
                 self.assertIsInstance(other.ask(PingReq()), PingAns)
                 other.silence(other.message(PingReq(), signer=forged.signer))
             counted = grown(before, status(founder)["rejected"])

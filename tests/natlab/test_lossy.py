@@ -63,7 +63,7 @@ class LossTests(OverlayTestCase):
         self.fail(f"{failed} phones of {len(users)} were not registered at {node.name}")
 
     def test_with_ice(self) -> None:
-        self.eight(ICE, 200)
+        self.eight(ICE, 160)
 
     def test_without_ice(self) -> None:
-        self.eight(DTLS, 120)
+        self.eight(DTLS, 80)
