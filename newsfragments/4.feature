@@ -8,3 +8,6 @@ relay through it where nothing else connects them (RFC 6940, section 9).
 ``p2psip authority bootstrap`` adds and removes bootstrap nodes; a client may be one.
 ``p2psip probe`` asks a peer what part of the overlay it is responsible for; ``status`` shows the candidate pair of each link.
 Messages that are too large for a link over datagrams cross it in fragments (section 6.7).
+For authors of plug-ins: a link protocol offers ``negotiate`` in place of ``candidates``, ``connect`` and the two for
+application connections; a topology is told ``link_recovered``; a Usage can fetch by Resource-ID (``fetch_at``) and extend
+answers (``extend_answers``); an application connection says whether it carries records.
