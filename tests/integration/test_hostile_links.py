@@ -307,8 +307,8 @@ class Impostors(SynchronousTestCase):
 
         node_id = status(impostor)["node_id"]
         until(refused, 60, "the impostor is found out", [by, impostor])
-        # Its link of before it was killed may have to die first.
-        until(unlinked, 30, "there is no link with it", [by])
+        # Its link of before it was killed has to die first: all transmissions of a message, where no ICMP tells.
+        until(unlinked, 150, "there is no link with it", [by])
 
     def without_ice(self, protocol: str) -> None:
         """It rejoins, and who answers its Attach connects to it."""
