@@ -19,7 +19,7 @@ class Expel(SynchronousTestCase):
         founder = self.world.founder()
         good, bad = self.world.join(founder), self.world.join(founder)
         expelled = bad.status()["node_id"]
-        until(lambda: len(good.status()["links"]) == 2, 60, "all are linked", self.world.nodes)
+        until(lambda: len(good.status()["links"]) == 2, 20, "all are linked", self.world.nodes)
         self.assertIn(expelled, founder.p2psip("authority", "expel", bad.name).stdout)
         for node in (founder, good):
 
@@ -28,7 +28,7 @@ class Expel(SynchronousTestCase):
                 ids = [link["node_id"] for link in status["links"]]
                 return status["sequence"] == 2 and expelled not in ids + status["neighbors"]["successors"]
 
-            until(without, 60, f"{node.name} has dropped the expelled node", [node])
+            until(without, 20, f"{node.name} has dropped the expelled node", [node])
         bad.kill()
         bad.start()
         bad.wait_for("not joined", 90)  # each of several attempts may wait for an answer

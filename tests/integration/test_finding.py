@@ -50,7 +50,7 @@ class FindingTestCase(SynchronousTestCase):
             documents = [(node.state / "overlay.xml").read_text() for node in nodes]
             return all(f'address="{place}"' in document for document in documents for place in places)
 
-        until(everywhere, 60, f"{places} are in the documents of all", nodes)
+        until(everywhere, 20, f"{places} are in the documents of all", nodes)
 
 
 class BootstrapTests(FindingTestCase):
@@ -59,7 +59,7 @@ class BootstrapTests(FindingTestCase):
         founder = self.world.founder()
         second, third = self.world.join(founder), self.world.join(founder)
         cache = second.state / "bootstrap-cache.json"
-        until(lambda: [third.address, 6084] in json.loads(cache.read_text()), 60, "it is cached", [second, third])
+        until(lambda: [third.address, 6084] in json.loads(cache.read_text()), 20, "it is cached", [second, third])
         founder.kill()
         self.restarted(second)
         self.assertIn(third.status()["node_id"], {link["node_id"] for link in second.status()["links"]})

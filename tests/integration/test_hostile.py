@@ -307,7 +307,7 @@ class MessageTests(Hostile):
                 intruder.ask(Full(uptime=1, predecessors=names[:100], successors=names[100:200], fingers=names[200:]))
             self.assertLess(resident(self.node) - before, 20_000)
             self.assertIsInstance(intruder.ask(PingReq()), PingAns)
-        until(lambda: not status(self.node)["neighbors"]["successors"], 60, "the liar is forgotten")
+        until(lambda: not status(self.node)["neighbors"]["successors"], 20, "the liar is forgotten")
 
     def test_configuration_of_a_nobody(self) -> None:
         """A document that is not signed, or not by a configuration-signer, is Forbidden and not used."""
@@ -553,7 +553,7 @@ class RelayTests(Hostile):
         gone.start("--join", token)
         gone.wait_joined()
         node_id = status(gone)["node_id"]
-        until(lambda: node_id in linked(self.other), 60, "the third is linked")
+        until(lambda: node_id in linked(self.other), 20, "the third is linked")
         self.node.p2psip("authority", "expel", "gone")
         until(
             lambda: node_id not in linked(self.other) and node_id not in linked(self.node), 20, "its links are closed"

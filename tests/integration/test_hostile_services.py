@@ -50,7 +50,7 @@ class SIPTests(Quiet):
 
     def tearDown(self) -> None:
         """Phones are served still, over UDP and TCP."""
-        until(self.options, 60, "an answer over UDP")
+        until(self.options, 10, "an answer over UDP")
         with self.tcp() as tcp:
             tcp.sendall(request("OPTIONS", 1, transport="TCP"))
             self.assertIn(b"SIP/2.0 200", tcp.recv(4000))
@@ -303,7 +303,7 @@ class ApplicationTests(Quiet):
         member = self.overlay.member(role="registrar")
         before = descriptors(self.node)
         kept = [self.connected(member) for _ in range(20)]
-        until(lambda: descriptors(self.node) < before + 10, 60, "older ones are closed")
+        until(lambda: descriptors(self.node) < before + 10, 10, "older ones are closed")
         self.assertIn(b"SIP/2.0 200", self.answer(kept[-1], self.query()))
 
 

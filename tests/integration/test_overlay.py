@@ -47,7 +47,7 @@ def complete(test: SynchronousTestCase, nodes: list[NodeProcess]) -> None:
             neighbors = status["neighbors"]
             return seen == others == set(neighbors["successors"]) == set(neighbors["predecessors"])
 
-        until(whole, 60, f"{node.name} sees the two others", [node])
+        until(whole, 20, f"{node.name} sees the two others", [node])
         status = node.status()
         test.assertEqual("example.org", status["overlay"])
         test.assertEqual("registrar", status["role"])

@@ -42,7 +42,7 @@ class SelfSigned(SynchronousTestCase):
         ids = {node.status()["node_id"] for node in nodes}
         self.assertEqual(len(nodes), len(ids))
         for node in nodes:
-            until(lambda node=node: sees(node, ids), 60, f"{node.name} sees the others", [node])
+            until(lambda node=node: sees(node, ids), 20, f"{node.name} sees the others", [node])
 
     def test_overlay(self) -> None:
         """A file is all that a node needs to join; names are free or changed; restarts keep the Node-ID. [6940-11.1-10]
@@ -58,14 +58,14 @@ class SelfSigned(SynchronousTestCase):
         self.assertEqual("alice@example.org", founder.status()["user_name"])
         self.assertEqual(f"{nodes[1].status()['node_id']}@nodes.example.org", nodes[1].status()["user_name"])
         own_name = f"{nodes[2].status()['node_id']}@nodes.example.org"
-        until(lambda: nodes[2].status()["user_name"] == own_name, 60, "the later alice gives way", [nodes[2]])
+        until(lambda: nodes[2].status()["user_name"] == own_name, 20, "the later alice gives way", [nodes[2]])
         self.assertEqual({"peer"}, {node.status()["role"] for node in nodes})
 
         def stored() -> bool:
             found = nodes[1].ask("POST", "/fetch", {"name": own_name, "kind": "CERTIFICATE_BY_USER", "key": None})
             return len(found["values"]) == 1
 
-        until(stored, 60, "the certificate is in the overlay", [nodes[2]])
+        until(stored, 20, "the certificate is in the overlay", [nodes[2]])
         for node, options in ((nodes[2], ("--config", document, "--account", "carol")), (founder, ("--self-signed",))):
             node_id = node.status()["node_id"]
             node.kill()
@@ -79,7 +79,7 @@ class SelfSigned(SynchronousTestCase):
         self.whole(nodes)
         published = founder.p2psip("authority", "publish", str(founder.state / "overlay.xml"))
         self.assertIn("2", published.stdout)
-        until(lambda: nodes[1].status()["sequence"] == 2, 60, "the new document is everywhere", nodes)
+        until(lambda: nodes[1].status()["sequence"] == 2, 20, "the new document is everywhere", nodes)
 
     def test_forged(self) -> None:
         """Whose Node-ID is not made of its key is let in nowhere, by either digest. [6940-11.3.1-4]"""

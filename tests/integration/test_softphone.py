@@ -32,7 +32,7 @@ class Softphones(SynchronousTestCase):
         alice.wait_event("CALL_ESTABLISHED")
         bob.wait_event("CALL_ESTABLISHED")
         self.assertIn("SIP/2.0 302", alice.log())
-        until(lambda: list(bob.directory.glob("*dec.wav")), 60, "the callee hears the tone")
+        until(lambda: list(bob.directory.glob("*dec.wav")), 10, "the callee hears the tone")
         alice.command("hangup")
         bob.wait_event("CALL_CLOSED")
 

@@ -84,7 +84,7 @@ class TurnTests(SynchronousTestCase):
         secret_file.write_text(f"{SECRET}\n")
         options = ("--turn-server", f"{self.address}:3478", "--turn-secret-file", str(secret_file))
         node = self.world.founder(*options)
-        until(lambda: node.status()["turn"]["registered"] == 10, 60, "ten places", [node])
+        until(lambda: node.status()["turn"]["registered"] == 10, 20, "ten places", [node])
         self.assertIn(f"TURN server here: {self.address}:3478, registered at 10 places", node.p2psip("status").stdout)
 
     def test_no_secret(self) -> None:
