@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .nodes import NodeProcess, World
+from p2psip.errors import ErrorCode
+from p2psip.wire.codes import OverlayLinkType
+from p2psip.wire.methods import AppAttachAns, AppAttachReq, IceCandidate, IpAddressPort
+
+from .hostile import Intruder, Overlay
+from .nodes import ICE, NodeProcess, World
 
 
 class BindingQueries(SynchronousTestCase):
@@ -60,6 +65,18 @@ class BindingQueries(SynchronousTestCase):
         assert process is not None
         self.assertEqual(process.wait(20), 0)
         self.assertEqual(self.connections(self.world.nodes[0]), [])
+
+    def test_unknown_application(self) -> None:
+        """A node that serves no such application says so, in an overlay with ICE as in any. [6940-6.5.2.2-3]"""
+        founder = self.world.founder()
+        overlay = Overlay(founder)
+        place = IpAddressPort.of("127.9.9.9", 9)
+        candidates = (IceCandidate(addr_port=place, overlay_link=OverlayLinkType.DTLS_UDP_SR),)
+        ice = {"ufrag": b"ufrag", "password": b"p" * 22, "role": b"passive", "candidates": candidates}
+        with Intruder(overlay, founder, overlay.member(), ICE) as intruder:
+            answer = intruder.ask(AppAttachReq(application=4711, **ice))
+            self.assertEqual(answer.error_code, ErrorCode.NOT_FOUND)
+            self.assertIsInstance(intruder.ask(AppAttachReq(application=5060, **ice)), AppAttachAns)
 
     def test_without_ice(self) -> None:
         """The same over TLS, in an overlay without NATs."""
