@@ -262,10 +262,12 @@ class OverlayAuthority:
     def renew(self, identity: Identity, csr: bytes, source: str = "") -> bytes:
         """A new certificate with the same key, name and Node-IDs, for a node that showed the old one.
 
-        :raises Refusal: the Node-IDs are not (or no longer) those of that name, or the request is not for it.
+        :raises Refusal: the Node-IDs are not (or no longer) those of that name, its account is disabled, or the
+            request is not for it.
         """
         try:
             owner = self._owner(identity)
+            self._require_enabled(owner.user_name)
             request = _request_of(identity, csr)
             if request.user_name not in ("", identity.user_name):
                 raise Refusal("username_not_available")
@@ -282,6 +284,13 @@ class OverlayAuthority:
         if owner is None or owner.user_name != identity.user_name:
             raise Refusal("failed_authentication")
         return owner
+
+    def _require_enabled(self, user_name: str) -> None:
+        """Refuse what belongs to an account that is disabled; nodes of the overlay itself have none."""
+        name, _, domain = user_name.partition("@")
+        account = self.accounts.account(name) if domain == self.overlay else None
+        if account is not None and account.disabled:
+            raise Refusal("failed_authentication")
 
     def _issue(
         self,

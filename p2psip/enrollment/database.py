@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, create_engine, delete, event, insert, select
+from sqlalchemy import Connection, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from . import schema
 
 AUDIT_LINES: Final = 100_000
 """Lines of the audit log that are kept; the oldest give way."""
+
+_PREPARING: Final = int.from_bytes(b"p2psip")
+"""The key of PostgreSQL's lock under which tables are made and changed."""
 
 
 class AccountError(ValueError):
@@ -40,12 +43,32 @@ class Database:
             self._writer = self._engine.execution_options(writing=True)
         else:
             self._writer = self._engine.execution_options(isolation_level="SERIALIZABLE")
-        schema.metadata.create_all(self._engine)
-        with self.writing() as connection:
+        self._id = self._prepare()
+
+    def _prepare(self) -> str:
+        """See that all tables are there, as this program knows them; answers the database's id."""
+        with self._preparing() as connection:
+            schema.metadata.create_all(connection)
             found = connection.execute(select(schema.database.c.id)).scalar()
-            self._id = found or secrets.token_hex(8)
-            if found is None:
-                connection.execute(insert(schema.database), {"id": self._id})
+            if found is not None:
+                _migrate(connection)
+                return str(found)
+            made = secrets.token_hex(8)
+            connection.execute(insert(schema.database), {"id": made})
+            connection.execute(insert(schema.versions), {"version": len(schema.MIGRATIONS)})
+            return made
+
+    @contextmanager
+    def _preparing(self) -> Iterator[Connection]:
+        """A transaction in which the tables may be changed: whoever starts at the same time waits for its end."""
+        if self._engine.dialect.name != "postgresql":
+            with self.writing() as connection:
+                yield connection
+            return
+        # What a SERIALIZABLE transaction sees is what there was before it waited.
+        with self._engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(_PREPARING)))
+            yield connection
 
     @property
     def id(self) -> str:
@@ -98,6 +121,22 @@ class Database:
         with self.reading() as connection:
             rows = connection.execute(select(*columns).order_by(table.c.id.desc()).limit(limit))
             return [dict(row._mapping) for row in rows]
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring the tables of a database that exists to the version of this program."""
+    table, latest = schema.versions, len(schema.MIGRATIONS)
+    # Before there were versions there was no row.
+    version = connection.execute(select(table.c.version)).scalar()
+    if version is None:
+        version = 0
+        connection.execute(insert(table), {"version": version})
+    if version > latest:
+        raise AccountError(f"the accounts database has version {version}, this p2psip knows {latest}: use a newer one")
+    for step in schema.MIGRATIONS[version:]:
+        for statement in step:
+            connection.exec_driver_sql(statement)
+    connection.execute(update(table).values(version=latest))
 
 
 def _printable(text: str, length: int) -> str:
