@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from .digest import DigestCredentials
+from .errors import SIPFailure
 from .message import Request, Response
 
 
@@ -117,6 +118,16 @@ class IServerRequest(Interface):
 
     def respond(response: Response, stateless: bool = False) -> None:
         """Send `response`; ignored after a final one.  `stateless`: forget the request with it (for challenges)."""
+
+
+class IResponseUser(Interface):
+    """Who sent a request: the user of a client transaction (RFC 3261 §17.1)."""
+
+    def response_received(response: Response) -> None:
+        """A response came, provisional or final; to an INVITE also each 2xx that comes later."""
+
+    def request_failed(error: SIPFailure) -> None:
+        """No final response comes any more: TransactionTimeout or TransportFailure."""
 
 
 class ITransactionUser(Interface):
