@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 
 from ..throttle import source_key
 from .errors import SIPParseError, TransportFailure
-from .interfaces import Source
+from .interfaces import Source, Target
 from .message import Request, Response
-from .transport import SIPConnection, SIPStream, Target
+from .transport import SIPConnection, SIPStream
 
 _SWEEP = 10.0
 _CONNECT_TIMEOUT = 10

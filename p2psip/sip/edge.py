@@ -21,7 +21,7 @@ from ..hostport import address_text
 from .connections import Connections
 from .errors import MessageTooLarge, SIPFailure, SIPParseError, TransactionTimeout, TransportFailure
 from .headers import MAGIC_COOKIE
-from .interfaces import IResponseUser, IServerRequest, ITransactionUser, Source
+from .interfaces import IResponseUser, IServerRequest, ITransactionUser, Source, Target
 from .machines import (
     AckReceived,
     Action,
@@ -43,7 +43,6 @@ from .transport import (
     SIPRecords,
     SIPStream,
     StreamFactory,
-    Target,
     bound_socket,
     datagram_message,
     host_and_port,
@@ -79,6 +78,18 @@ class ServerRequest:
     @property
     def answered(self) -> bool:
         return self._transaction.answered
+
+    @property
+    def flow(self) -> EdgeFlow:
+        return cast(EdgeFlow, self._transaction.flow)
+
+    @property
+    def context(self) -> Any:
+        return self._transaction.user
+
+    @context.setter
+    def context(self, context: Any) -> None:
+        self._transaction.user = context
 
     @property
     def cancels(self) -> IServerRequest | None:
@@ -274,7 +285,7 @@ class SIPEdge:
             self._tell(action.transaction.user.response_received, action.response)
         elif isinstance(action, AckReceived):
             flow = cast(EdgeFlow, action.flow)
-            self._tell(self._user_of(flow).ack_received, action.request, flow.source)
+            self._tell(self._user_of(flow).ack_received, action.request, flow)
         elif isinstance(action, Overloaded):
             self.counters["overloaded"] += 1
             self._respond_without(action.request, cast(EdgeFlow, action.flow), 503)
