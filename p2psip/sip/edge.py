@@ -56,6 +56,8 @@ DTLS_UDP = "DTLS-UDP"
 """What Via says of SIP over DTLS."""
 
 _OVERLOADED_RETRY = "10"
+_SHORTEST_WAIT = 0.01
+"""Seconds: of thousands of timers those that end close to each other are fired together."""
 
 
 def _too_large(message: Request | Response, connection: SIPConnection) -> bool:
@@ -343,7 +345,7 @@ class SIPEdge:
             if timer.getTime() <= when:
                 return
             timer.cancel()
-        self._timer = self._reactor.callLater(max(0.0, when - self.now()), self._advance)
+        self._timer = self._reactor.callLater(max(_SHORTEST_WAIT, when - self.now()), self._advance)
 
     def _advance(self) -> None:
         self._timer = None
