@@ -13,7 +13,7 @@ from .authority import Administered, AuthorityService
 from .config.document import RELOAD_PORT
 from .config.parse import parse
 from .control import Call, ControlError, Route
-from .enrollment.accounts import NewUser
+from .enrollment.accounts import AccountChanges, NewUser
 from .enrollment.archive import export_authority
 from .enrollment.database import AccountError
 from .hostport import address_text, bracketed
@@ -37,6 +37,7 @@ class Administrator:
             ("POST", "/users"): self.add_user,
             ("POST", "/users/import"): self.import_users,
             ("DELETE", "/users/{name}"): self.remove_user,
+            ("POST", "/users/{name}/settings"): self.change_user,
             ("POST", "/users/{name}/password"): self.set_password,
             ("GET", "/users/{name}/devices"): self.list_devices,
             ("POST", "/users/{name}/devices"): self.add_device,
@@ -94,6 +95,8 @@ class Administrator:
             device_password=call.optional("device_password"),
             password=call.optional("password"),
             node_quota=call.number("nodes", 0),
+            number=call.optional("number"),
+            display_name=call.optional("display_name"),
         )
         password = await self._service.in_thread(self._authority.authority.accounts.add, user)
         return self._settings(user.name, user.device, password)
@@ -119,7 +122,16 @@ class Administrator:
         accounts = self._authority.authority.accounts
         total, page = await self._service.in_thread(accounts.page, *call.page())
         users = [
-            {"name": a.name, "devices": list(a.devices), "nodes": a.node_quota, "created": a.created}
+            {
+                "name": a.name,
+                "display_name": a.display_name,
+                "number": a.number,
+                "devices": list(a.devices),
+                "nodes": a.node_quota,
+                "directory": a.directory,
+                "disabled": a.disabled,
+                "created": a.created,
+            }
             for a in page
         ]
         return {"total": total, "users": users}
@@ -129,6 +141,18 @@ class Administrator:
         authority = self._authority
         gone = await self._service.in_thread(authority.authority.accounts.remove, call.path["name"])
         authority.expel(gone)
+
+    async def change_user(self, call: Call) -> None:
+        """`p2psip user set`: what the body names is changed; an empty text takes away what was there."""
+        changes = AccountChanges()
+        if "number" in call.body:
+            changes["number"] = call.optional("number")
+        if "display_name" in call.body:
+            changes["display_name"] = call.optional("display_name")
+        if "disabled" in call.body:
+            changes["disabled"] = bool(call.number("disabled"))
+        accounts = self._authority.authority.accounts
+        await self._service.in_thread(lambda: accounts.change(call.path["name"], **changes))
 
     async def set_password(self, call: Call) -> None:
         """`p2psip user passwd`."""

@@ -134,6 +134,19 @@ class UserTests(AdministratorTestCase):
         self.assertEqual((page["total"], [u["name"] for u in page["users"]]), (5, ["user1", "user2"]))
         self.assertEqual(page["users"][0]["devices"], ["phone"])
 
+    def test_change(self) -> None:
+        """What is not named stays; an empty text takes away."""
+        self.ask("POST", "/users", {"name": "alice", "number": "+4930", "display_name": "Alice"})
+        self.ask("POST", "/users/alice/settings", {"disabled": True})
+        (alice,) = self.ask("GET", "/users")["users"]
+        self.assertEqual((alice["number"], alice["display_name"], alice["disabled"]), ("+4930", "Alice", True))
+        self.ask("POST", "/users/alice/settings", {"number": "", "display_name": "Al", "disabled": False})
+        (alice,) = self.ask("GET", "/users")["users"]
+        self.assertEqual((alice["number"], alice["display_name"], alice["disabled"]), (None, "Al", False))
+        for status, body in ((409, {"number": "30"}), (400, {"number": 30}), (400, {"disabled": "yes"})):
+            self.assertEqual(self.refusal("POST", "/users/alice/settings", body)[0], status, body)
+        self.assertEqual(self.refusal("POST", "/users/bob/settings", {"disabled": True})[0], 409)
+
     def test_devices(self) -> None:
         self.ask("POST", "/users", {"name": "alice"})
         self.ask("POST", "/users/alice/devices", {"name": "desk"})

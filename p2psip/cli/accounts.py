@@ -51,6 +51,8 @@ def user() -> None:
 @click.option(
     "--nodes", default=0, show_default=True, help="How many Node-IDs the user may enroll nodes with."
 )
+@click.option("--number", default=None, help="Telephone number, such as +49301234.")
+@click.option("--display-name", default=None, help="Name that people are shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
 def user_add(
@@ -60,6 +62,8 @@ def user_add(
     device_password_stdin: bool,
     password_stdin: bool,
     nodes: int,
+    number: str | None,
+    display_name: str | None,
     as_json: bool,
 ) -> None:
     """Make an account and its first device.
@@ -74,6 +78,8 @@ def user_add(
         "password": password,
         "device_password": device_password,
         "nodes": nodes,
+        "number": number,
+        "display_name": display_name,
     }
     settings = node.ask("POST", "/users", body)
     if as_json:
@@ -96,6 +102,37 @@ def user_passwd(node: NodeConnection, name: str, password_stdin: bool) -> None:
     click.echo(f"the password of {name} is set")
 
 
+@user.command("set")
+@click.argument("name")
+@click.option("--number", default=None, help="Telephone number, such as +49301234.")
+@click.option("--no-number", is_flag=True, help="Take the number away.")
+@click.option("--display-name", default=None, help="Name that people are shown; empty: none.")
+@click.option("--disable/--enable", "disabled", default=None, help="Whether the account may be used.")
+@with_node
+def user_set(
+    node: NodeConnection,
+    name: str,
+    number: str | None,
+    no_number: bool,
+    display_name: str | None,
+    disabled: bool | None,
+) -> None:
+    """Change an account.
+
+    With a disabled one nobody can register a phone, sign in or enroll; nothing of it is lost.
+    """
+    if no_number and number is not None:
+        raise click.UsageError("--number and --no-number exclude each other")
+    given = {"number": "" if no_number else number, "display_name": display_name, "disabled": disabled}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if not changes:
+        raise click.UsageError("say what to change, see --help")
+    node.ask("POST", "/users/{name}/settings", changes, name=name)
+    click.echo(f"{name} is changed")
+    if disabled:
+        click.echo("nodes that serve its phones learn of it within about a minute")
+
+
 @user.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_node
@@ -106,8 +143,18 @@ def user_list(node: NodeConnection, as_json: bool) -> None:
         print_json(users)
     else:
         print_table(
-            ("USER", "DEVICES", "CREATED"),
-            [(u["name"], ", ".join(u["devices"]), date(u["created"])) for u in users],
+            ("USER", "NAME", "NUMBER", "DEVICES", "CREATED", ""),
+            [
+                (
+                    u["name"],
+                    u["display_name"] or "",
+                    u["number"] or "",
+                    ", ".join(u["devices"]),
+                    date(u["created"]),
+                    "disabled" if u["disabled"] else "",
+                )
+                for u in users
+            ],
         )
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any, TypedDict, Unpack
 
 from cryptography.fernet import Fernet
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
@@ -26,6 +27,7 @@ REVOCATIONS = 1000
 """Revocations that are told at once."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._~+-]{0,62}[A-Za-z0-9])?\Z")
+_NUMBER = re.compile(r"\+[1-9][0-9]{1,14}\Z")
 _CURSOR = re.compile(r"([0-9a-f]{16})\.([0-9]{1,18})\Z")
 
 
@@ -41,6 +43,12 @@ class Account:
     node_quota: int
     created: float
     devices: Sequence[str] = ()
+    number: str | None = None
+    """The telephone number, `+` and digits."""
+    display_name: str | None = None
+    directory: str | None = None
+    """The DN of the entry that the account comes from; None: it is one of our own."""
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +63,24 @@ class NewUser:
     password: str | None = field(default=None, repr=False)
     """The account's own, for enrollment and the web page; without it nobody can sign in to it."""
     node_quota: int = 0
+    number: str | None = None
+    display_name: str | None = None
+    directory: str | None = None
+
+
+class AccountChanges(TypedDict, total=False):
+    """What is to be changed of an account; None takes away what may be missing."""
+
+    number: str | None
+    display_name: str | None
+    directory: str | None
+    node_quota: int
+    disabled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """An account that was removed, or one device of it (`device` not empty)."""
+    """An account that was removed or disabled, or one device of it (`device` not empty)."""
 
     account: str
     device: str
@@ -80,6 +101,23 @@ def checked_name(name: str) -> str:
         rule = "use 1 to 64 letters, digits and . _ ~ + - with a letter or digit at both ends"
         raise AccountError(f"{name[:64]!r} cannot be a name: {rule}")
     return name
+
+
+def is_number(number: str) -> bool:
+    """Whether `number` is a telephone number in the form in which accounts have it: E.164, `+` and digits."""
+    return _NUMBER.match(number) is not None
+
+
+def _checked_number(number: str) -> str:
+    if not is_number(number):
+        raise AccountError(f"{number[:64]!r} is no telephone number: write + and 2 to 15 digits, such as +49301234")
+    return number
+
+
+def _checked_display_name(display_name: str) -> str:
+    if not (display_name.isprintable() and 0 < len(display_name.strip()) <= len(display_name) <= 128):
+        raise AccountError(f"{display_name[:128]!r} cannot be a display name: use 1 to 128 printable characters")
+    return display_name
 
 
 class Accounts:
@@ -115,32 +153,40 @@ class Accounts:
         results: list[str | AccountError] = []
         accounts: dict[str, dict[str, object]] = {}
         devices: dict[str, dict[str, object]] = {}
+        numbers: set[str] = set()
         for user in users:
             try:
-                checked_name(user.name)
-                if user.device:
-                    checked_name(user.device)
+                _check_new(user)
                 if user.name in accounts:
                     raise AccountError(f"the account {user.name!r} is named twice")
+                if user.number in numbers:
+                    raise AccountError(f"the number {user.number} is given twice")
             except AccountError as e:
                 results.append(e)
                 continue
             password = (user.device_password or random_password()) if user.device else ""
             accounts[user.name] = self._account_row(user)
+            if user.number:
+                numbers.add(user.number)
             if user.device:
                 devices[user.name] = self._device_row(user.name, user.device, password)
             results.append(password)
         with self._database.writing("the accounts were made by another at the same time") as connection:
             known = self._ids(connection, accounts)
-            if new := [row for name, row in accounts.items() if name not in known]:
+            taken = self._taken(connection, numbers)
+            new = [row for name, row in accounts.items() if name not in known and row["number"] not in taken]
+            if new:
                 connection.execute(insert(schema.accounts), new)
-            ids = self._ids(connection, devices.keys() - known.keys())
+            ids = self._ids(connection, devices.keys() & {str(row["name"]) for row in new})
             rows = [{**row, "account_id": ids[name]} for name, row in devices.items() if name in ids]
             if rows:
                 connection.execute(insert(schema.devices), rows)
         for index, user in enumerate(users):
-            if isinstance(results[index], str) and user.name in known:
-                results[index] = AccountError(f"the account {user.name!r} exists already")
+            if isinstance(results[index], str):
+                if user.name in known:
+                    results[index] = AccountError(f"the account {user.name!r} exists already")
+                elif user.number in taken:
+                    results[index] = AccountError(f"the number {user.number} is another account's")
         return results
 
     def _account_row(self, user: NewUser) -> dict[str, object]:
@@ -149,6 +195,9 @@ class Accounts:
             "password": self._hashes.make(user.password) if user.password else None,
             "node_quota": user.node_quota,
             "created": self._database.now(),
+            "number": user.number,
+            "display_name": user.display_name,
+            "directory": user.directory,
         }
 
     def _device_row(self, name: str, device: str, password: str) -> dict[str, object]:
@@ -163,6 +212,16 @@ class Accounts:
         for start in range(0, len(everything), 500):
             some = table.c.name.in_(everything[start : start + 500])
             found |= {row.name: row.id for row in connection.execute(select(table.c.name, table.c.id).where(some))}
+        return found
+
+    def _taken(self, connection: Connection, numbers: Iterable[str]) -> set[str]:
+        """Those of `numbers` that accounts have."""
+        column = schema.accounts.c.number
+        found: set[str] = set()
+        everything = list(numbers)
+        for start in range(0, len(everything), 500):
+            some = column.in_(everything[start : start + 500])
+            found |= {str(number) for number in connection.execute(select(column).where(some)).scalars()}
         return found
 
     def _id(self, connection: Connection, name: str) -> int:
@@ -199,19 +258,56 @@ class Accounts:
 
     def set_node_quota(self, name: str, node_quota: int) -> None:
         """Let the account enroll nodes of its own, with at most `node_quota` Node-IDs in all."""
-        self._change(name, node_quota=node_quota)
+        self.change(name, node_quota=node_quota)
 
-    def _change(self, name: str, **values: object) -> None:
-        with self._database.writing() as connection:
-            account_id = self._id(connection, name)
-            table = schema.accounts
-            connection.execute(update(table).where(table.c.id == account_id).values(**values))
+    def set_number(self, name: str, number: str | None) -> None:
+        """Give the account a telephone number, `+` and digits (E.164), or take it away.
+
+        :raises AccountError: it is none, another account has it, or there is no such account.
+        """
+        self.change(name, number=number)
+
+    def set_display_name(self, name: str, display_name: str | None) -> None:
+        """Set the name that people are shown.
+
+        :raises AccountError: it cannot be one, or there is no such account.
+        """
+        self.change(name, display_name=display_name)
+
+    def disable(self, name: str) -> None:
+        """Let nobody sign in, enroll or register as this user, and tell the registrars by a revocation."""
+        self.change(name, disabled=True)
+
+    def enable(self, name: str) -> None:
+        """Undo `disable`."""
+        self.change(name, disabled=False)
+
+    def change(self, name: str, **changes: Unpack[AccountChanges]) -> None:
+        """Change what is named of an account, in one transaction.
+
+        :raises AccountError: a value cannot be, or is another account's; there is no such account.
+        """
+        if (number := changes.get("number")) is not None:
+            _checked_number(number)
+        if (display_name := changes.get("display_name")) is not None:
+            _checked_display_name(display_name)
+        self._change(name, f"the number {number} is another account's", **changes)
+
+    def _change(self, name: str, taken: str = "", **values: object) -> None:
+        table = schema.accounts
+        with self._database.writing(taken) as connection:
+            row = table.c.id == self._id(connection, name)
+            disabled = connection.execute(select(table.c.disabled).where(row)).scalar_one()
+            if values:
+                connection.execute(update(table).where(row).values(**values))
+            if values.get("disabled") and not disabled:
+                self._revoke(connection, name, "")
 
     def exists(self, name: str) -> bool:
         """Whether there is an account of this name."""
         return self._row(name) is not None
 
-    def _row(self, name: str) -> Row[tuple[object, ...]] | None:
+    def _row(self, name: str) -> Row[Any] | None:
         if not is_name(name):
             return None
         with self._database.reading() as connection:
@@ -232,14 +328,30 @@ class Accounts:
         names: dict[int, list[str]] = {}
         for account_id, device in found:
             names.setdefault(account_id, []).append(device)
-        return total, [Account(r.name, r.node_quota, r.created, tuple(names.get(r.id, ()))) for r in rows]
+        return total, [_account(row, tuple(names.get(row.id, ()))) for row in rows]
+
+    def account(self, name: str) -> Account | None:
+        """The account of this name, without its devices."""
+        row = self._row(name)
+        return None if row is None else _account(row)
+
+    def by_number(self, number: str) -> Account | None:
+        """The account with this telephone number, without its devices."""
+        if not is_number(number):
+            return None
+        with self._database.reading() as connection:
+            row = connection.execute(select(schema.accounts).where(schema.accounts.c.number == number)).first()
+        return None if row is None else _account(row)
 
     def with_password(self, name: str, password: str) -> Account | None:
-        """The account, if `password` is its own; takes the same time for names that do not exist."""
+        """The account, if `password` is its own and it is not disabled.
+
+        It takes the same time for names that do not exist.
+        """
         row = self._row(name)
-        if not self._hashes.matches(password, row.password if row else None) or row is None:
+        if not self._hashes.matches(password, row.password if row else None) or row is None or row.disabled:
             return None
-        return Account(row.name, row.node_quota, row.created)
+        return _account(row)
 
     # -- devices -----------------------------------------------------------------------------------
 
@@ -291,14 +403,14 @@ class Accounts:
             self._revoke(connection, name, device)
 
     def device_credentials(self, name: str) -> list[DeviceCredential]:
-        """What the digests of the account's phones are checked with; empty for an unknown account."""
+        """What the digests of the account's phones are checked with; empty for one that is unknown or disabled."""
         if not is_name(name):
             return []
         with self._database.reading() as connection:
             rows = connection.execute(
                 select(schema.devices.c.name, schema.devices.c.secrets)
                 .join(schema.accounts, schema.accounts.c.id == schema.devices.c.account_id)
-                .where(schema.accounts.c.name == name)
+                .where(schema.accounts.c.name == name, schema.accounts.c.disabled.is_(False))
                 .order_by(schema.devices.c.name)
             ).all()
         return [
@@ -310,7 +422,7 @@ class Accounts:
     # -- revocations -------------------------------------------------------------------------------
 
     def _revoke(self, connection: Connection, account: str, device: str) -> None:
-        row = {"account": account, "device": device, "time": self._database.now()}
+        row = {"account": account, "device": device, "time": self._database.time(connection)}
         connection.execute(insert(schema.revocations), row)
 
     def revocations(self, cursor: str = "") -> tuple[str, list[Revocation]]:
@@ -327,3 +439,26 @@ class Accounts:
             ).all()
         newest = rows[-1].sequence if rows else since
         return f"{self._database.id}.{newest}", [Revocation(r.account, r.device, r.time) for r in rows]
+
+
+def _check_new(user: NewUser) -> None:
+    checked_name(user.name)
+    if user.device:
+        checked_name(user.device)
+    if user.number is not None:
+        _checked_number(user.number)
+    if user.display_name is not None:
+        _checked_display_name(user.display_name)
+
+
+def _account(row: Row[Any], devices: Sequence[str] = ()) -> Account:
+    return Account(
+        row.name,
+        row.node_quota,
+        row.created,
+        devices,
+        number=row.number,
+        display_name=row.display_name,
+        directory=row.directory,
+        disabled=row.disabled,
+    )

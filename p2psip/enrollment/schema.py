@@ -14,12 +14,22 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData()
 
-database = Table("database", metadata, Column("id", String(32), primary_key=True))
-"""One row that tells this database from every other, a copy of it included."""
+versions = Table("versions", metadata, Column("version", Integer, primary_key=True))
+"""One row: how many of `MIGRATIONS` the tables have in them."""
+
+database = Table(
+    "database",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("authority", String(64)),
+)
+"""One row.  `id` tells this database from every other, a copy of it included; `authority` is the SHA-256 of the
+root certificate of whose accounts these are."""
 
 accounts = Table(
     "accounts",
@@ -29,9 +39,15 @@ accounts = Table(
     Column("password", String(255)),
     Column("node_quota", Integer, nullable=False, default=0),
     Column("created", Float, nullable=False),
+    Column("number", String(32)),
+    Column("display_name", String(128)),
+    Column("directory", String(512)),
+    Column("disabled", Boolean, nullable=False, default=False, server_default=false()),
+    Index("accounts_number", "number", unique=True),
 )
 """Users.  `password` is a scrypt hash, for enrollment and the web page; `node_quota` how many Node-IDs the
-account may enroll nodes of its own with."""
+account may enroll nodes of its own with; `number` the telephone number, `+` and digits; `directory` the DN of
+the entry that the account comes from, NULL where it is one of our own."""
 
 devices = Table(
     "devices",
@@ -94,3 +110,16 @@ audit = Table(
     Column("detail", String(255), nullable=False),
 )
 """What the authority did, for whom, and from where it was asked."""
+
+MIGRATIONS = (
+    (
+        "ALTER TABLE accounts ADD COLUMN number VARCHAR(32)",
+        "ALTER TABLE accounts ADD COLUMN display_name VARCHAR(128)",
+        "ALTER TABLE accounts ADD COLUMN directory VARCHAR(512)",
+        "ALTER TABLE accounts ADD COLUMN disabled BOOLEAN NOT NULL DEFAULT FALSE",
+        "CREATE UNIQUE INDEX accounts_number ON accounts (number)",
+    ),
+    ('ALTER TABLE "database" ADD COLUMN authority VARCHAR(64)',),
+)
+"""Steps from the tables of a version to those of the next, the first from version 0: statements that SQLite and
+PostgreSQL understand.  Only what changes tables that exist: those that are missing are made as they stand above."""

@@ -18,6 +18,7 @@ ROUTES = (
     *(("GET", "/status"), ("GET", "/lookup"), ("POST", "/ping"),
     ("POST", "/probe"), ("POST", "/fetch"), ("POST", "/store")),
     *(("POST", "/leave"), ("GET", "/users"), ("POST", "/users"), ("POST", "/users/import"), ("POST", "/invitations")),
+    ("POST", "/users/{name}/settings"),
     *(("DELETE", "/users/{name}"), ("POST", "/users/{name}/password"), ("GET", "/users/{name}/devices")),
     *(("POST", "/users/{name}/devices"), ("DELETE", "/users/{name}/devices/{device}")),
     *(("POST", "/authority/export"), ("POST", "/authority/import"), ("POST", "/authority/publish")),

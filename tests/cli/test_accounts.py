@@ -27,7 +27,33 @@ class UserTests(CommandTestCase):
         for text in ("alice@example.org", "192.0.2.1 or [2001:db8::1]", "Password           : correct-horse"):
             self.assertIn(text, printed)
         body = {"name": "alice", "device": "phone", "password": None, "device_password": None, "nodes": 0}
-        self.assertEqual(self.calls, [("POST /users", body)])
+        self.assertEqual(self.calls, [("POST /users", {**body, "number": None, "display_name": None})])
+
+    async def test_add_with_number(self) -> None:
+        self.answers["POST /users"] = SETTINGS
+        await self.output("user", "add", "alice", "--number", "+4930", "--display-name", "Alice")
+        body = self.calls[0][1]
+        self.assertEqual((body["number"], body["display_name"]), ("+4930", "Alice"))
+
+    async def test_set(self) -> None:
+        """Only what is named is changed."""
+        self.answers["POST /users/{name}/settings"] = None
+        for arguments, changes in (
+            (("--number", "+4930"), {"number": "+4930"}),
+            (("--no-number", "--enable"), {"number": "", "disabled": False}),
+            (("--display-name", "Alice", "--disable"), {"display_name": "Alice", "disabled": True}),
+        ):
+            await self.output("user", "set", "alice", *arguments)
+            self.assertEqual(self.calls.pop(), ("POST /users/{name}/settings", {"name": "alice", **changes}))
+        for arguments in ((), ("--number", "+4930", "--no-number")):
+            self.assertEqual((await self.run_command("user", "set", "alice", *arguments)).exit_code, 2)
+        self.assertEqual(self.calls, [])
+
+    async def test_list(self) -> None:
+        alice = {"name": "alice", "display_name": "Alice", "number": "+4930", "devices": ["desk"], "created": 0.0}
+        self.answers["GET /users"] = {"total": 1, "users": [{**alice, "disabled": True}]}
+        line = (await self.output("user", "list")).splitlines()[1].split()
+        self.assertEqual((*line[:4], line[-1]), ("alice", "Alice", "+4930", "desk", "disabled"))
 
     async def test_add_with_passwords_on_standard_input(self) -> None:
         """A line each, the account's first; a password that was given is not printed."""

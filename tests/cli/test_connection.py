@@ -41,7 +41,8 @@ class ConnectionTests(CommandTestCase):
 
         def page(call: object) -> object:
             offset, limit = call.page()  # type: ignore[attr-defined]
-            users = [{"name": name, "devices": [], "created": 0} for name in names[offset : offset + limit]]
+            user = {"display_name": None, "number": None, "devices": [], "created": 0, "disabled": False}
+            users = [{"name": name, **user} for name in names[offset : offset + limit]]
             return {"total": len(names), "users": users}
 
         self.answers["GET /users"] = page

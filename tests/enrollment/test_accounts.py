@@ -22,11 +22,15 @@ class AccountsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.path = Path(self.mktemp())
+        self.url = self.new_url()
         self.accounts = self.open()
 
+    def new_url(self) -> str:
+        """The URL of a database that is empty."""
+        return f"sqlite:///{self.mktemp()}"
+
     def open(self) -> Accounts:
-        self.database = Database(f"sqlite:///{self.path}", self.clock.seconds)
+        self.database = Database(self.url, self.clock.seconds)
         self.addCleanup(self.database.close)
         return Accounts(self.database, KEY, "example.org", PasswordHashes(cost=2))
 
@@ -93,6 +97,10 @@ class AccountsTests(SynchronousTestCase):
             lambda: self.accounts.remove("bob"),
             lambda: self.accounts.set_password("bob", "x"),
             lambda: self.accounts.set_node_quota("bob", 1),
+            lambda: self.accounts.set_number("bob", "+4930"),
+            lambda: self.accounts.set_display_name("bob", "Bob"),
+            lambda: self.accounts.disable("bob"),
+            lambda: self.accounts.enable("bob"),
             lambda: self.accounts.add_device("bob"),
             lambda: self.accounts.devices("bob"),
             lambda: self.accounts.revoke_device("bob", "phone"),
@@ -124,6 +132,79 @@ class AccountsTests(SynchronousTestCase):
         self.assertEqual(len({r for r in results if isinstance(r, str)}), 3000)
         self.assertEqual(self.accounts.page()[0], 3000)
 
+    # -- numbers, names for people, disabled accounts --------------------------------------------------
+
+    def test_numbers(self) -> None:
+        self.accounts.add(NewUser("alice", number="+49301234", display_name="Alice Ä."))
+        self.accounts.add(NewUser("bob"))
+        alice = self.accounts.by_number("+49301234")
+        assert alice is not None
+        self.assertEqual((alice.name, alice.number, alice.display_name), ("alice", "+49301234", "Alice Ä."))
+        error = self.assertRaises(AccountError, self.accounts.set_number, "bob", "+49301234")
+        self.assertEqual(str(error), "the number +49301234 is another account's")
+        self.accounts.set_number("alice", None)
+        self.accounts.set_number("bob", "+49301234")
+        bob = self.accounts.by_number("+49301234")
+        assert bob is not None
+        self.assertEqual(bob.name, "bob")
+        self.assertEqual([a.number for a in self.accounts.page()[1]], [None, "+49301234"])
+
+    def test_no_numbers(self) -> None:
+        self.accounts.add(NewUser("alice"))
+        wrong = ("", "+", "+1", "49301234", "+0301234", "+49 30", "+4930123456789012", "+49301234\n", "+４９30")
+        for number in (*wrong, "tel:+49301"):
+            self.assertRaises(AccountError, self.accounts.set_number, "alice", number)
+            self.assertRaises(AccountError, self.accounts.add, NewUser("bob", number=number))
+            self.assertIsNone(self.accounts.by_number(number))
+        self.assertFalse(self.accounts.exists("bob"))
+
+    def test_many_with_numbers(self) -> None:
+        """Who has a number that is taken is left out; the others are made."""
+        self.accounts.add(NewUser("taken", number="+4930"))
+        one, two, three = self.accounts.add_many(
+            [NewUser("one", number="+4931"), NewUser("two", number="+4930"), NewUser("three", number="+4931")]
+        )
+        self.assertIsInstance(one, str)
+        self.assertIn("another account's", str(two))
+        self.assertIn("twice", str(three))
+        self.assertEqual([a.name for a in self.accounts.page()[1]], ["one", "taken"])
+
+    def test_display_names(self) -> None:
+        self.accounts.add(NewUser("alice"))
+        for wrong in ("", " ", "x" * 129, "a\r\nb", "a\0"):
+            self.assertRaises(AccountError, self.accounts.set_display_name, "alice", wrong)
+        self.accounts.set_display_name("alice", "x" * 128)
+        self.accounts.set_display_name("alice", None)
+        alice = self.accounts.account("alice")
+        assert alice is not None
+        self.assertIsNone(alice.display_name)
+        self.assertIsNone(self.accounts.account("bob"))
+
+    def test_disabled(self) -> None:
+        """Nobody signs in, no phone registers, the registrars are told; and all is as before when it is enabled."""
+        self.accounts.add(NewUser("alice", "desk", "pw", password="own"))
+        before = self.accounts.device_credentials("alice")
+        self.accounts.disable("alice")
+        self.accounts.disable("alice")
+        self.assertEqual(self.accounts.device_credentials("alice"), [])
+        self.assertIsNone(self.accounts.with_password("alice", "own"))
+        alice = self.accounts.account("alice")
+        assert alice is not None
+        self.assertTrue(alice.disabled)
+        self.assertEqual([(r.account, r.device) for r in self.accounts.revocations()[1]], [("alice", "")])
+        self.accounts.enable("alice")
+        self.assertEqual(self.accounts.device_credentials("alice"), before)
+        self.assertIsNotNone(self.accounts.with_password("alice", "own"))
+        self.assertEqual(len(self.accounts.revocations()[1]), 1)
+
+    def test_all_or_nothing(self) -> None:
+        self.accounts.add_many([NewUser("alice"), NewUser("bob", number="+4930")])
+        self.assertRaises(AccountError, self.accounts.change, "alice", disabled=True, number="+4930")
+        alice = self.accounts.account("alice")
+        assert alice is not None
+        self.assertFalse(alice.disabled)
+        self.assertEqual(self.accounts.revocations()[1], [])
+
     # -- devices -----------------------------------------------------------------------------------
 
     def test_device_names(self) -> None:
@@ -146,7 +227,8 @@ class AccountsTests(SynchronousTestCase):
         self.accounts.add(NewUser("alice", "desk", "hunter2"))
         digests = [s.ha1 for s in self.accounts.device_credentials("alice")]
         self.database.close()
-        content = b"".join(p.read_bytes() for p in self.path.parent.glob(f"{self.path.name}*"))
+        path = Path(self.url.removeprefix("sqlite:///"))
+        content = b"".join(p.read_bytes() for p in path.parent.glob(f"{path.name}*"))
         for secret in ("hunter2", *digests):
             self.assertNotIn(secret.encode(), content)
 
@@ -185,7 +267,7 @@ class AccountsTests(SynchronousTestCase):
         """From a copy of the database, or made up: all is told again rather than something missed."""
         self.accounts.add(NewUser("alice"))
         self.accounts.remove("alice")
-        other = Database(f"sqlite:///{self.mktemp()}", self.clock.seconds)
+        other = Database(self.new_url(), self.clock.seconds)
         self.addCleanup(other.close)
         cursor = f"{other.id}.1"
         for strange in (cursor, "", "x", "1", f"{self.database.id}.", f"{self.database.id}.{'9' * 40}"):
@@ -220,7 +302,7 @@ class AccountsTests(SynchronousTestCase):
         )
 
     def test_audit_is_bounded(self) -> None:
-        database = Database(f"sqlite:///{self.mktemp()}", self.clock.seconds, audit_lines=10)
+        database = Database(self.new_url(), self.clock.seconds, audit_lines=10)
         self.addCleanup(database.close)
         for number in range(25):
             database.record("event", str(number))

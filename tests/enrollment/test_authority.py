@@ -275,6 +275,20 @@ class RenewTests(AuthorityTestCase):
         self.assertRefused("failed_authentication", self.renew, self.node.identity, self.node.key)
         self.assertEqual(self.last_line()[0], "refused")
 
+    def test_of_a_disabled_account(self) -> None:
+        """Its nodes keep their Node-IDs, which they may use again when it is enabled."""
+        self.authority.accounts.add(NewUser("alice", password="right", node_quota=1))
+        key = generate_key()
+        certificate = self.authority.enroll("alice", "right", 1, make_request(key, "alice@example.org"))
+        alice = self.trust.identify(certificate)
+        self.authority.accounts.disable("alice")
+        for _ in range(2):
+            self.assertRefused("failed_authentication", self.renew, alice, key, "alice@example.org")
+        self.assertRefused("failed_authentication", self.authority.enroll, "alice", "right", 1, b"")
+        self.authority.accounts.enable("alice")
+        renewed = self.trust.identify(self.renew(alice, key, "alice@example.org"))
+        self.assertEqual(renewed.node_ids, alice.node_ids)
+
     def test_another_key_or_name(self) -> None:
         self.assertRefused("bad_CSR", self.renew, self.node.identity, generate_key())
         self.assertRefused(
