@@ -49,7 +49,8 @@ class Targets:
         """
         uri = request.uri
         number = self._numbers.number_of(uri) if self._numbers is not None else None
-        if isinstance(uri, SIPURI) and self._domain.covers(uri):
+        dialled = number is not None and isinstance(uri, SIPURI) and (uri.user or "").startswith("+")
+        if isinstance(uri, SIPURI) and self._domain.covers(uri) and not dialled:
             try:
                 return await self._of_aor(self._domain.aor(uri), uri.scheme == "sips", origin, now)
             except UnknownUser:
@@ -59,8 +60,8 @@ class Targets:
             return await self._of_number(number, origin, now)
         if not isinstance(uri, SIPURI):
             raise SIPFailure(416)
-        if not origin.user:
-            # Nobody else is served: this is no open relay.
+        if not origin.user or origin.node:
+            # Only our own phones are served: this is no open relay.
             raise SIPFailure(403, "Relaying Denied")
         return [[ProxyTarget(request.uri_text)]]
 
