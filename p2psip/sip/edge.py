@@ -282,9 +282,11 @@ class SIPEdge:
         elif isinstance(action, RequestReceived):
             self._deliver(action.transaction)
         elif isinstance(action, ResponseReceived):
+            user = action.transaction.user
             if action.response.status >= 200:
                 self._settled(action.transaction)
-            self._tell(action.transaction.user.response_received, action.response)
+                action.transaction.heard()
+            self._tell(user.response_received, action.response)
         elif isinstance(action, AckReceived):
             flow = cast(EdgeFlow, action.flow)
             self._tell(self._user_of(flow).ack_received, action.request, flow)
