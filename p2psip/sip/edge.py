@@ -417,12 +417,8 @@ class SIPEdge:
 
     def datagram_flow(self, target: Target) -> DatagramFlow:
         """Towards a UDP target, from our first port of its address family."""
-        for port, where in zip(
-            self._datagram_ports,
-            (listening for listening in self.listening if listening.transport == "UDP"),
-            strict=True,
-        ):
-            if (":" in where.host) == (":" in target.host):
+        for port in self._datagram_ports:
+            if (":" in port.address[0]) == (":" in target.host):
                 return DatagramFlow(port, target.host, target.port, Source(target.host, target.port, "UDP"))
         raise TransportFailure(reason="No UDP Port For The Address Family")
 
@@ -443,10 +439,10 @@ class SIPEdge:
 
     def sent_by(self, flow: EdgeFlow) -> str:
         """Host and port at which we listen, for what is sent over `flow`."""
-        transport = flow.port.transport if isinstance(flow, DatagramFlow) else flow.transport
-        assert transport is not None
-        host, port = host_and_port(transport.getHost())
-        if isinstance(flow, SIPConnection):
+        if isinstance(flow, DatagramFlow):
+            host, port = flow.port.address
+        else:
+            host, port = host_and_port(flow.transport.getHost())
             # The port where we listen, not that of this connection; without one there is nothing to name.
             port = next((where.port for where in self.listening if where.transport == "TCP"), port)
         if not host or host in ("0.0.0.0", "::"):
