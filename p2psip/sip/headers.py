@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple
 
 from .errors import SIPParseError
@@ -216,4 +217,9 @@ def _check_uri_text(uri: str) -> None:
 
 def write_date(now: float) -> str:
     """`now` as the Date header field has it (RFC 3261 §20.17)."""
-    return formatdate(now, usegmt=True)
+    return _date(int(now))
+
+
+@lru_cache(1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
