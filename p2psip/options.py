@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.python import usage
 
+from .gateway_options import GatewayOptions
 from .hostport import parse_address
 
 _OVERLAY = re.compile(
@@ -37,7 +38,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-class NodeOptions(usage.Options):
+class NodeOptions(GatewayOptions):
     """One node of a P2PSIP overlay."""
 
     synopsis = "[options]"
@@ -82,7 +83,7 @@ class NodeOptions(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self["bind"] = []
         self["advertise"] = []
         self["link-protocol"] = []
@@ -125,6 +126,7 @@ class NodeOptions(usage.Options):
         if self["self-signed"] and self["password-file"]:
             raise usage.UsageError("--self-signed and --password-file exclude each other")
         self._check_turn()
+        self.check_gateway(overlay)
 
     def _check_turn(self) -> None:
         if bool(self["turn-server"]) != bool(self["turn-secret-file"]):

@@ -19,7 +19,7 @@ import p2psip
 HOUSE = """
     service cli | testing | plugins                    # only service and cli import a reactor
     administration routes authority publishing renewal phones running ports | simulator
-    joining selfsigned startup options control logs lan
+    joining selfsigned startup options gateway_options control logs lan
     usages | enrollment
     node | sip
     storage.replication | topology | transport | links

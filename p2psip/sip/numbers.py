@@ -33,8 +33,8 @@ class DialPlan:
     """What digits mean that somebody dials here.
 
     Without `country_code` national numbers are none, without `area_code` those dialled without any prefix; where
-    `national_prefix` is empty, numbers are dialled nationally as they are.  `contexts` are the phone-contexts other than
-    this country's and area's whose local numbers are dialled by this plan: the overlay's name.
+    `national_prefix` is empty, numbers are dialled nationally as they are.  `contexts` are phone-contexts whose local
+    numbers are dialled by this plan, as those of the own country and area are: the overlay's name.
     """
 
     country_code: str = ""
