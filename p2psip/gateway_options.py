@@ -12,7 +12,8 @@ from .sip.uri import SIPURI, parse_uri
 
 _PREFIX = re.compile(r"\+[0-9]{0,15}\Z|[0-9]{2,15}\Z").match
 _TRUNK_TRANSPORTS = ("udp", "tcp", "tls")
-MOST_PREFIXES = 50
+MOST_PREFIXES = 16
+"""They have to fit into one value of the Kind."""
 
 
 def _priority(text: str) -> int:

@@ -142,8 +142,8 @@ class GatewayOptionsTests(SynchronousTestCase):
         self.assertEqual(options["gateway-prefix"], ["+49", "112"])
         for text in ("49", "0049", "+x", "", "110", f"+{'1' * 16}"):
             self.assertIn(f"--gateway-prefix {text!r}", self.refusal(*self.gateway, "--gateway-prefix", text), text)
-        many = (word for number in range(51) for word in ("--gateway-prefix", f"+{number}"))
-        self.assertIn("more than 50", self.refusal(*self.gateway, *many))
+        many = (word for number in range(17) for word in ("--gateway-prefix", f"+{number}"))
+        self.assertIn("more than 16", self.refusal(*self.gateway, *many))
 
     def test_account(self) -> None:
         account = ("--gateway-user", "us", "--gateway-password-file", "f")

@@ -104,10 +104,13 @@ GATEWAYS: Final = Kind(
     name="",
     data_model=DataModel.DICTIONARY,
     access_control="USER-NODE-MATCH",
-    max_count=64,
-    max_size=1024,
+    max_count=16,
+    max_size=320,
 )
-"""The gateways to the telephone network, each under its Node-ID; see `gateway_user_name`."""
+"""The gateways to the telephone network, each under its Node-ID; see `gateway_user_name`.
+
+As many as come in one answer of 16384 bytes, with their certificates.
+"""
 
 
 def gateway_user_name(overlay: str) -> str:
