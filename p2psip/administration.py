@@ -79,6 +79,7 @@ class Administrator:
             "aor": f"{name}@{service.overlay}",
             "servers": servers,
             "domain": service.overlay,
+            "mode": service.options["sip-mode"],
             "user": name,
             "device": device,
             "password": password,

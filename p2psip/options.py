@@ -64,7 +64,8 @@ class NodeOptions(GatewayOptions):
         ["password-file", None, None, "File with the account's password; - reads standard input."],
         ["turn-server", None, None, "Address and port of a TURN server beside this node, for nodes behind NATs."],
         ["turn-secret-file", None, None, "File with the secret that the TURN server makes passwords of."],
-        ["sip-mode", None, "redirect", "What the SIP server does with calls: redirect."],
+        ["sip-mode", None, "proxy", "What the SIP server does with phones' calls: proxy (passes them on) or "
+                                      "redirect (says where to call)."],
         ["key-type", None, "ec", "Key and signatures of a new overlay, or of a node with a self-signed "
                                  "certificate: ec (P-256) or rsa (2048)."],
         ["node-id-digest", None, "sha256", "With --self-signed, what makes Node-IDs of keys: sha256 or sha1."],
@@ -111,8 +112,8 @@ class NodeOptions(GatewayOptions):
             raise usage.UsageError(f"--overlay {self['overlay']!r} is not a domain name")
         self["overlay"] = overlay
         self["state"] = Path(self["state"] or default_state_directory(overlay))
-        if self["sip-mode"] != "redirect":
-            raise usage.UsageError(f"--sip-mode {self['sip-mode']!r}: only 'redirect' can be chosen")
+        if self["sip-mode"] not in ("proxy", "redirect"):
+            raise usage.UsageError(f"--sip-mode {self['sip-mode']!r}: choose proxy or redirect")
         if self["key-type"] not in ("ec", "rsa"):
             raise usage.UsageError(f"--key-type {self['key-type']!r}: choose ec or rsa")
         if self["node-id-digest"] not in ("sha256", "sha1"):

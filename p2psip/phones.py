@@ -23,15 +23,18 @@ from .sip.edge import SIPEdge
 from .sip.interfaces import Contact
 from .sip.journal import SQLiteJournal
 from .sip.location import Location
+from .sip.proxy.build import Beyond, build_proxy
 from .sip.redirect import Redirect
 from .sip.registrar import Registrar
-from .sip.server import RedirectingServer
+from .sip.server import SIPServer
 from .usages.sip import SIPUsage
 
 MOST_STREAMS: Final = 10_000
 """Connections of phones, where the system allows twice as many descriptors."""
 EXPIRY_SECONDS: Final = 1.0
 """How often bindings that have ended are looked for."""
+TICK_SECONDS: Final = 0.5
+"""How often calls that have had their time are looked for."""
 _REFUSING: Final = ("malformed", "overloaded", "request too large", "response too large")
 """Of what the edge counts, the refusals."""
 
@@ -42,6 +45,8 @@ class Phones:
     :param bindings: the file with the bindings of the last run; made where there is none.
     :param advertise: addresses that phones reach this node at.
     :param open_: redirect for anybody, without asking who calls.
+    :param mode: "proxy", or "redirect" to let phones call each other by themselves.
+    :param secret: of this node, the same after a restart.
     """
 
     log = Logger()
@@ -57,6 +62,9 @@ class Phones:
         random: Random,
         advertise: Sequence[str],
         open_: bool,
+        mode: str,
+        secret: bytes,
+        beyond: Beyond = Beyond(),  # noqa: B008  (immutable)
     ) -> None:
         self._reactor = reactor
         self._credentials = credentials
@@ -69,8 +77,7 @@ class Phones:
         self.registrar = Registrar(
             self.domain, self._authenticator, self._location, usage, SQLiteJournal(self._database)
         )
-        self._redirect = Redirect(self.domain, self._authenticator, self.registrar, usage, open_)
-        self._server = RedirectingServer(self.domain, self.registrar, self._redirect, reactor.seconds, random)
+        self._server = SIPServer(self.domain, self.registrar, reactor.seconds, random)
         # Strangers must not take the descriptors that links and storage need.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if descriptors == resource.RLIM_INFINITY:
@@ -82,7 +89,16 @@ class Phones:
             advertise=advertise[0] if advertise else None,
             most_streams=min(MOST_STREAMS, descriptors // 2),
         )
-        usage.serve(credentials.signer, credentials.known, self.edge, self.registrar)
+        usage.serve(credentials.signer, credentials.known, self.edge, self.registrar, self._server)
+        self._proxy = build_proxy(
+            self.domain, node_id, self._authenticator, self.registrar, usage, usage, self.edge, self._server.respond,
+            secret, reactor.seconds, random, beyond,
+        )  # fmt: skip
+        redirect = Redirect(self.domain, self._authenticator, self.registrar, usage, open_)
+        self._server.serve_calls(self._proxy, redirect if mode == "redirect" else None)
+        self._ticking = LoopingCall.withCount(self._tick)
+        self._ticking.clock = reactor
+        self._ticked = 0.0
         self._expiring = LoopingCall(lambda: self.registrar.expire(reactor.seconds()))
         self._expiring.clock = reactor
 
@@ -98,17 +114,27 @@ class Phones:
             hosts |= {"127.0.0.1", "::1", "localhost"}
         self.domain.hosts.update(hosts)
         self._credentials.start()
+        self._ticked = self._reactor.seconds()
+        self._ticking.start(TICK_SECONDS, now=False).addErrback(
+            lambda failure: self.log.failure("calls do not end in time any more", failure)
+        )
         self._expiring.start(EXPIRY_SECONDS, now=False).addErrback(
             lambda failure: self.log.failure("bindings do not expire any more", failure)
         )
 
     async def stop(self) -> None:
         """Listen no more."""
-        if self._expiring.running:
-            self._expiring.stop()
+        for looping in (self._expiring, self._ticking):
+            if looping.running:
+                looping.stop()
         self._credentials.stop()
         await self.edge.stop()
         self._database.close()
+
+    def _tick(self, _count: int) -> None:
+        now = self._reactor.seconds()
+        late, self._ticked = now - self._ticked - TICK_SECONDS, now
+        self._proxy.tick(now, late)
 
     def forget(self, user: str, device: str) -> None:
         """A user is gone, or one of its phones (`device` not empty): forget where, here and in the overlay."""

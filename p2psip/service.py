@@ -46,6 +46,7 @@ from .ports import require_free_ports
 from .publishing import Publisher
 from .renewal import Renewal
 from .routes import EXPECTED, Operator
+from .security.certificates import private_key_pem
 from .security.signing import Signer
 from .selfsigned import DocumentKey
 from .sip.errors import SIPListenError
@@ -370,6 +371,8 @@ class NodeService(Service):
             node.random,
             self.advertised,
             bool(self.options["open"]),
+            self.options["sip-mode"],
+            private_key_pem(credentials.key),
         )
 
     def _revoked(self, user: str, device: str) -> None:

@@ -102,6 +102,7 @@ class UserTests(AdministratorTestCase):
                 "aor": "alice@example.org",
                 "servers": ["192.0.2.1", "[2001:db8::1]"],
                 "domain": "example.org",
+                "mode": "proxy",
                 "user": "alice",
                 "device": "phone",
                 "password": "secret",

@@ -94,7 +94,7 @@ class NodeOptionsTests(SynchronousTestCase):
         self.assertEqual(parsed("--overlay", "a", "--key-type", "rsa")["key-type"], "rsa")
         self.assertIn("choose ec or rsa", self.refusal("--overlay", "a", "--key-type", "dsa"))
         self.assertIn("choose sha256 or sha1", self.refusal("--overlay", "a", "--node-id-digest", "md5"))
-        self.assertIn("--sip-mode 'proxy'", self.refusal("--overlay", "a", "--sip-mode", "proxy"))
+        self.assertIn("--sip-mode 'b2bua'", self.refusal("--overlay", "a", "--sip-mode", "b2bua"))
 
 
 class GatewayOptionsTests(SynchronousTestCase):

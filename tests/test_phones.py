@@ -102,7 +102,7 @@ class PhonesTests(SynchronousTestCase):
         self.reactor = Reactor(self.world)
         self.phones = Phones(
             "example.org", self.node.node_id, usage, self.credentials, self.bindings, self.reactor, Random(1),
-            ["192.0.2.1"], False,
+            ["192.0.2.1"], False, "redirect", b"secret",
         )  # fmt: skip
         self.phones.start(["127.0.0.1"], 0)
         self.addCleanup(self.stop, self.phones)

@@ -25,7 +25,10 @@ def print_settings(settings: dict[str, Any], password: str | None) -> None:
     click.echo(f"Settings for {settings['aor']}'s phone ({settings['device']}):")
     click.echo(f"  SIP server         : {' or '.join(settings['servers'])}")
     click.echo(f"  Domain             : {settings['domain']} (or the server's address)")
-    click.echo("  Outbound proxy     : none (calls are redirected; a phone that insists sends them here again)")
+    if settings["mode"] == "proxy":
+        click.echo("  Outbound proxy     : the SIP server, or none")
+    else:
+        click.echo("  Outbound proxy     : none (calls are redirected; a phone that insists sends them here again)")
     click.echo(f"  User name          : {settings['user']}")
     click.echo(f"  Authentication name: {settings['user']}")
     if password is not None:

@@ -36,6 +36,24 @@ class Challenged(SIPFailure):
     status = 401
 
 
+class ProxyChallenged(Challenged):
+    """407: who wants this passed on has to prove who it is (RFC 3261 §22.3)."""
+
+    status = 407
+
+
+class _Asking(NamedTuple):
+    """Where credentials stand, and how they are asked for."""
+
+    credentials: str
+    challenge: str
+    failure: type[Challenged]
+
+
+_SERVER = _Asking("Authorization", "WWW-Authenticate", Challenged)
+_PROXY = _Asking("Proxy-Authorization", "Proxy-Authenticate", ProxyChallenged)
+
+
 class Proven(NamedTuple):
     """Who sent a request, as its digest proves."""
 
@@ -70,31 +88,32 @@ class Authenticator:
         self._trusted: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.counters: Counter[str] = Counter()
 
-    async def authenticate(self, request: Request, host: str, now: float) -> Proven:
-        """Who sent `request` from `host`.
+    async def authenticate(self, request: Request, host: str, now: float, proxy: bool = False) -> Proven:
+        """Who sent `request` from `host`, to a server or (`proxy`) by way of one.
 
         :raises Challenged: the response has to ask for (other) credentials.
         :raises Unavailable: too many wrong ones came, or the secrets cannot be had now.
         :raises SIPParseError: the credentials are malformed.
         """
-        proof = self._own_credentials(request)
+        asking = _PROXY if proxy else _SERVER
+        proof = self._own_credentials(request, asking)
         if proof is None:
             self.counters["challenged"] += 1
-            raise self._challenge(request, now)
+            raise self._challenge(request, asking, now)
         source = source_key(host)
         self._wait(self._by_source.delay(source, now), "source slowed down")
         verdict = self._mint.judge(proof.nonce, proof.nc, now)
         if verdict is not NonceVerdict.GOOD:
             self.counters[f"nonce {verdict.value}"] += 1
-            raise self._challenge(request, now, stale=True)
+            raise self._challenge(request, asking, now, stale=True)
         if proof.algorithm not in self._algorithms or proof.qop != "auth" or proof.nc is None:
             self.counters["digest not as asked"] += 1
-            raise self._challenge(request, now)
+            raise self._challenge(request, asking, now)
         self._check_uri(proof, request)
-        return Proven(proof.username, await self._check_digest(proof, proof.nc, request, source, now))
+        return Proven(proof.username, await self._check_digest(proof, proof.nc, request, asking, source, now))
 
     async def _check_digest(
-        self, proof: DigestCredentials, nc: str, request: Request, source: str, now: float
+        self, proof: DigestCredentials, nc: str, request: Request, asking: _Asking, source: str, now: float
     ) -> str:
         """The device that `proof` is of."""
         account = proof.username
@@ -120,19 +139,19 @@ class Authenticator:
         if name is None:
             self.counters["wrong credentials"] += 1
             self._by_source.failed(source, now)
-            raise self._challenge(request, now)
+            raise self._challenge(request, asking, now)
         if not self._mint.use(proof.nonce, nc):
             self.counters["nonce stale"] += 1  # used meanwhile, while the secrets were fetched
-            raise self._challenge(request, now, stale=True)
+            raise self._challenge(request, asking, now, stale=True)
         self._by_account.succeeded(account)
         self._trusted[account, source] = None
         if not trusted and len(self._trusted) > _MOST_TRUSTED:
             self._trusted.popitem(last=False)
         return name
 
-    def _own_credentials(self, request: Request) -> DigestCredentials | None:
+    def _own_credentials(self, request: Request, asking: _Asking) -> DigestCredentials | None:
         """The request's credentials for our realm; those for others are none of our business."""
-        for value in request.headers.get("Authorization", ()):
+        for value in request.headers.get(asking.credentials, ()):
             if is_digest(value):
                 proof = DigestCredentials.parse(value)
                 if proof.realm == self._domain.name:
@@ -170,12 +189,12 @@ class Authenticator:
             return ("MD5",)
         return self._algorithms
 
-    def _challenge(self, request: Request, now: float, stale: bool = False) -> Challenged:
+    def _challenge(self, request: Request, asking: _Asking, now: float, stale: bool = False) -> Challenged:
         nonce = self._mint.make(now)
-        return Challenged(
+        return asking.failure(
             headers=tuple(
                 (
-                    "WWW-Authenticate",
+                    asking.challenge,
                     str(DigestChallenge(self._domain.name, nonce, algorithm, ("auth",), None, stale)),
                 )
                 for algorithm in self._offered(request)

@@ -16,8 +16,9 @@ from twisted.python.failure import Failure
 
 from ..throttle import source_key
 from .errors import SIPParseError, TransportFailure
+from .interfaces import Source, Target
 from .message import Request, Response
-from .transport import SIPConnection, SIPStream, Target
+from .transport import SIPConnection, SIPStream
 
 _SWEEP = 10.0
 _CONNECT_TIMEOUT = 10
@@ -58,6 +59,7 @@ class Connections:
         self._patience = patience
         self._open: OrderedDict[SIPConnection, str] = OrderedDict()
         self._sources: Counter[str] = Counter()
+        self._by_source: dict[Source, SIPConnection] = {}
         self._outgoing: dict[Target, SIPStream] = {}
         self._waiting: dict[Target, list[Deferred[SIPStream]]] = {}
         self._sweep: IDelayedCall | None = None
@@ -69,6 +71,11 @@ class Connections:
     def now(self) -> float:
         seconds: float = self._reactor.seconds()
         return seconds
+
+    def find(self, source: Source) -> SIPConnection | None:
+        """The open connection whose other end is `source`."""
+        found = self._by_source.get(source)
+        return found if found is not None and found.open else None
 
     def connect(self, target: Target) -> Deferred[SIPStream]:
         """An open TCP connection to `target`, the one there is or a new one.  Fails as Twisted's connect does."""
@@ -117,6 +124,7 @@ class Connections:
             longest_idle.abort()
         source = self._open[connection] = source_key(connection.source.host)
         self._sources[source] += 1
+        self._by_source[connection.source] = connection
         if self._sweep is None:
             self._sweep = self._reactor.callLater(_SWEEP, self._sweep_all)
         return True
@@ -131,6 +139,8 @@ class Connections:
     def _forget(self, connection: SIPConnection) -> None:
         source = self._open.pop(connection, None)
         if source is not None:
+            if self._by_source.get(connection.source) is connection:
+                del self._by_source[connection.source]
             self._sources[source] -= 1
             if not self._sources[source]:
                 del self._sources[source]

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..hostport import address_text
 from .connections import Connections
-from .errors import MessageTooLarge, SIPParseError, TransactionTimeout, TransportFailure
+from .errors import MessageTooLarge, SIPFailure, SIPParseError, TransactionTimeout, TransportFailure
 from .headers import MAGIC_COOKIE
-from .interfaces import IServerRequest, ITransactionUser, Source
+from .interfaces import IResponseUser, IServerRequest, ITransactionUser, Source, Target
 from .machines import (
     AckReceived,
     Action,
@@ -44,7 +43,6 @@ from .transport import (
     SIPRecords,
     SIPStream,
     StreamFactory,
-    Target,
     bound_socket,
     datagram_message,
     host_and_port,
@@ -82,6 +80,18 @@ class ServerRequest:
         return self._transaction.answered
 
     @property
+    def flow(self) -> EdgeFlow:
+        return cast(EdgeFlow, self._transaction.flow)
+
+    @property
+    def context(self) -> Any:
+        return self._transaction.user
+
+    @context.setter
+    def context(self, context: Any) -> None:
+        self._transaction.user = context
+
+    @property
     def cancels(self) -> IServerRequest | None:
         transaction = self._transaction.cancels
         return None if transaction is None else ServerRequest(self._edge, transaction)
@@ -94,6 +104,22 @@ class ServerRequest:
             response = self.request.response(500, "Response Too Large", response.to.tag)
         self._transaction.respond(response, self._edge.now(), stateless)
         self._edge.flush()
+
+
+@implementer(IResponseUser)
+class _Answer:
+    """The final response to a request of ours."""
+
+    def __init__(self) -> None:
+        self.waiting: Deferred[Response] = Deferred()
+
+    def response_received(self, response: Response) -> None:
+        if response.status >= 200 and not self.waiting.called:
+            self.waiting.callback(response)
+
+    def request_failed(self, error: SIPFailure) -> None:
+        if not self.waiting.called:
+            self.waiting.errback(error)
 
 
 class SIPEdge:
@@ -255,18 +281,27 @@ class SIPEdge:
             self._deliver(action.transaction)
         elif isinstance(action, ResponseReceived):
             if action.response.status >= 200:
-                self._finish(action.transaction.user, action.transaction.flow, action.response)
+                self._settled(action.transaction)
+            self._tell(action.transaction.user.response_received, action.response)
         elif isinstance(action, AckReceived):
-            flow_user = action.transaction.flow if action.transaction is not None else None
-            self._user_of(flow_user).ack_received(action.request, self._source_of(flow_user))
+            flow = cast(EdgeFlow, action.flow)
+            self._tell(self._user_of(flow).ack_received, action.request, flow)
         elif isinstance(action, Overloaded):
             self.counters["overloaded"] += 1
             self._respond_without(action.request, cast(EdgeFlow, action.flow), 503)
         elif isinstance(action.transaction, ServerTransaction):
             self.counters["no ACK came"] += 1
         else:
+            self._settled(action.transaction)
             error = TransactionTimeout() if isinstance(action, TimedOut) else TransportFailure()
-            self._finish(action.transaction.user, action.transaction.flow, Failure(error))
+            self._tell(action.transaction.user.request_failed, error)
+
+    def _tell(self, told: Callable[..., None], *arguments: Any) -> None:
+        """Tell a transaction's user something; whatever goes wrong there, the next message must be served."""
+        try:
+            told(*arguments)
+        except Exception:  # noqa: BLE001
+            self.log.failure("a SIP message could not be dealt with")
 
     def _deliver(self, transaction: ServerTransaction) -> None:
         incoming = ServerRequest(self, transaction)
@@ -283,9 +318,6 @@ class SIPEdge:
     def _user_of(self, flow: Any) -> ITransactionUser:
         user: ITransactionUser | None = getattr(flow, "user", None)
         return self._user if user is None else user
-
-    def _source_of(self, flow: Any) -> Source:
-        return cast(Source, getattr(flow, "source", Source("", 0, "")))
 
     def _not_sent(self, action: Send) -> None:
         """RFC 3261 §18.4 for requests; for responses §18.2.2: a new connection when the old one is closed."""
@@ -330,44 +362,57 @@ class SIPEdge:
 
     async def _request(self, request: Request, target: Target | SIPConnection) -> Response:
         self._complete(request)
-        flow = await self._flow_to(request, target)
-        via = f"SIP/2.0/{flow.source.transport} {self._sent_by(flow)};branch={self._branch()};rport"
-        request.prepend("Via", via)
+        flow = await self.flow_to(target, len(request.encode()))
+        request.prepend("Via", self.via(flow))
+        answer = _Answer()
+        self.send(request, flow, answer)
+        return await answer.waiting
+
+    def send(self, request: Request, flow: EdgeFlow, user: IResponseUser) -> ClientTransaction:
+        """Begin a client transaction: send `request`, whose topmost Via is `via` of `flow`; `user` hears what comes.
+
+        :raises MessageTooLarge: the flow does not take so long a message.
+        :raises TransportFailure: there are too many transactions.
+        """
         if isinstance(flow, SIPConnection) and _too_large(request, flow):
             self.counters["request too large"] += 1
             raise MessageTooLarge()
-        waiting: Deferred[Response] = Deferred()
         try:
-            transaction = self.layer.send_request(request, flow, self.now(), waiting)
+            transaction = self.layer.send_request(request, flow, self.now(), user)
         except OverflowError:
             raise TransportFailure(reason="Too Many Transactions") from None
         if isinstance(flow, SIPConnection):
             flow.pending.add(transaction)
-            waiting.addBoth(self._settled, flow, transaction)
         self.flush()
-        return await waiting
+        return transaction
+
+    def via(self, flow: EdgeFlow, branch: str = "") -> str:
+        """A Via for a request over `flow`, with a branch of its own unless one is given."""
+        return f"SIP/2.0/{flow.source.transport} {self.sent_by(flow)};branch={branch or self.branch()};rport"
 
     @staticmethod
-    def _settled(result: Any, flow: SIPConnection, transaction: Any) -> Any:
-        flow.pending.discard(transaction)
-        return result
+    def _settled(transaction: Any) -> None:
+        """No more responses are awaited that a broken connection could keep away."""
+        if isinstance(transaction.flow, SIPConnection):
+            transaction.flow.pending.discard(transaction)
 
-    async def _flow_to(self, request: Request, target: Target | SIPConnection) -> EdgeFlow:
+    async def flow_to(self, target: Target | SIPConnection, size: int = 0) -> EdgeFlow:
+        """Where to send a request of `size` bytes for `target`; raises TransportFailure."""
         if isinstance(target, SIPConnection):
             if not target.open:
                 raise TransportFailure()
             return target
-        large = len(request.encode()) > LARGEST_UDP_REQUEST
-        if target.transport == "UDP" and not large:
-            return self._datagram_flow(target)
+        if target.transport == "UDP" and size <= LARGEST_UDP_REQUEST:
+            return self.datagram_flow(target)
         try:
             return await self.connections.connect(Target("TCP", target.host, target.port))
         except Exception as error:
             if target.transport == "UDP":
-                return self._datagram_flow(target)
+                return self.datagram_flow(target)
             raise TransportFailure() from error
 
-    def _datagram_flow(self, target: Target) -> DatagramFlow:
+    def datagram_flow(self, target: Target) -> DatagramFlow:
+        """Towards a UDP target, from our first port of its address family."""
         for port, where in zip(
             self._datagram_ports,
             (listening for listening in self.listening if listening.transport == "UDP"),
@@ -388,10 +433,12 @@ class SIPEdge:
             if name not in request.headers:
                 request.set(name, value)
 
-    def _branch(self) -> str:
+    def branch(self) -> str:
+        """A new branch (RFC 3261 §8.1.1.7)."""
         return f"{MAGIC_COOKIE}{self._random.getrandbits(96):024x}"
 
-    def _sent_by(self, flow: EdgeFlow) -> str:
+    def sent_by(self, flow: EdgeFlow) -> str:
+        """Host and port at which we listen, for what is sent over `flow`."""
         transport = flow.port.transport if isinstance(flow, DatagramFlow) else flow.transport
         assert transport is not None
         host, port = host_and_port(transport.getHost())
@@ -401,10 +448,6 @@ class SIPEdge:
         if self._advertise is not None and (not host or host in ("0.0.0.0", "::")):
             host = self._advertise
         return address_text(host or "localhost", port or 5060)
-
-    def _finish(self, waiting: Any, flow: Any, result: Response | Failure) -> None:
-        if isinstance(waiting, Deferred) and not waiting.called:
-            waiting.callback(result) if isinstance(result, Response) else waiting.errback(result)
 
     # -- connections --------------------------------------------------------------------------------------------
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from .digest import DigestCredentials
+from .errors import SIPFailure
+from .machines import Flow
 from .message import Request, Response
+from .uri import SIPURI, URI
 
 
 class DeviceCredential(NamedTuple):
@@ -32,6 +35,18 @@ class Source(NamedTuple):
     """UDP, TCP, TLS or DTLS-UDP."""
 
 
+class Target(NamedTuple):
+    """Where a request is to go."""
+
+    transport: str
+    """UDP, TCP or TLS."""
+    host: str
+    """An IP address, without brackets."""
+    port: int
+    name: str = ""
+    """What a TLS certificate of it has to show (RFC 5922)."""
+
+
 class Contact(NamedTuple):
     """Where a user can be reached."""
 
@@ -45,6 +60,43 @@ class Resolution(NamedTuple):
     """What is known of an AOR elsewhere in the overlay."""
 
     contacts: tuple[Contact, ...]
+
+
+class NodeRoute(NamedTuple):
+    """A node of an AOR's registration record."""
+
+    node_id: bytes
+    aor: str
+    """The AOR that this node serves: another than asked for where calls are forwarded."""
+    prefs: str = ""
+    """What its devices can do, an expression of RFC 2533; empty: that is not known."""
+
+
+class ITrunk(Interface):
+    """Who knows the secrets that a trunk asks for."""
+
+    def authorization(request: Request, response: Response) -> tuple[str, str] | None:
+        """Name and value of the header field that answers `response`, 401 or 407, to `request`; None: there is none."""
+
+
+class ProxyTarget(NamedTuple):
+    """Where a request is passed on to: a phone here, another node, or by RFC 3263 what `uri` names."""
+
+    uri: str
+    """The Request-URI that it goes with."""
+    q: float | None = None
+    node: bytes | None = None
+    """A Node-ID: over the flow to that node."""
+    source: str = ""
+    """Over the flow by which a phone registered: "UDP 192.0.2.1 5060"."""
+    trunk: ITrunk | None = None
+    """Answers the challenges of this target."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Header fields to go along, in place of any of their names."""
+    server: Target | None = None
+    """The one server to send to, where that is known already."""
+    fallback: tuple[ProxyTarget, ...] = ()
+    """What to try in this order where the target does not answer."""
 
 
 class BindingRow(NamedTuple):
@@ -78,6 +130,52 @@ class ICredentials(Interface):
         """
 
 
+class IServerLocator(Interface):
+    """Finds the servers of a domain (RFC 3263)."""
+
+    def locate(uri: SIPURI) -> Deferred[Sequence[Target]]:
+        """The servers for `uri` in the order to be tried, at least one.  Fails with a SIPFailure."""
+
+
+class INumbers(Interface):
+    """Telephone numbers: whose they are, and the gateways that take others out."""
+
+    def number_of(uri: URI) -> str | None:
+        """The number that `uri` stands for, in its normal form such as +493012345; None: it is none."""
+
+    def is_emergency(number: str) -> bool:
+        """Whether it is one that nobody may be kept from calling."""
+
+    def user_of(number: str) -> Deferred[str | None]:
+        """The AOR of the account that has this number."""
+
+    def gateways(number: str) -> Deferred[Sequence[ProxyTarget]]:
+        """Where calls to it go out, in the order to be tried."""
+
+    def from_trunk(source: Source) -> bool:
+        """Whether `source` is a trunk of this node."""
+
+
+class IMedia(Interface):
+    """The media relay of this node, for phones behind NATs."""
+
+    def wanted(request: Request, caller: Source | None, callee_source: str, callee_uri: str) -> bool:
+        """Whether the media of a new branch have to go through the relay.
+
+        `caller` is None where the caller's phone is not served here; `callee_source` is empty where the callee's is
+        not, else as in `ProxyTarget.source`.
+        """
+
+    def request_passes(request: Request, branch: str) -> Deferred[None]:
+        """`request` is about to go out; its body may be replaced.  Never fails."""
+
+    def response_passes(response: Response, request: Request, branch: str) -> Deferred[None]:
+        """`response` to `request`, as that went out, is about to go back; its body may be replaced.  Never fails."""
+
+    def ended(call_id: str, from_tag: str, to_tag: str | None, branch: str) -> None:
+        """A call is over, or one branch of it."""
+
+
 class IRegistrationStore(Interface):
     """Where the overlay learns which users are at this registrar, and this registrar where others are."""
 
@@ -94,6 +192,12 @@ class IRegistrationStore(Interface):
         """The contacts of `aor` at all other registrars.
 
         Fails with NotRegistered (the user exists), UnknownUser or Unavailable.
+        """
+
+    def routes(aor: str) -> Deferred[Sequence[NodeRoute]]:
+        """The nodes where `aor` is registered, this one included; where it is forwarded, those of the other AOR.
+
+        Fails as `resolve`.
         """
 
 
@@ -114,9 +218,21 @@ class IServerRequest(Interface):
     source: Source = Attribute("Where it came from.")
     answered: bool = Attribute("Whether a final response has been given.")
     cancels: IServerRequest | None = Attribute("For a CANCEL: the INVITE that it means, if it is known.")
+    flow: Flow = Attribute("What it came over.")
+    context: Any = Attribute("The transaction user's own, kept with the transaction; None at first.")
 
     def respond(response: Response, stateless: bool = False) -> None:
         """Send `response`; ignored after a final one.  `stateless`: forget the request with it (for challenges)."""
+
+
+class IResponseUser(Interface):
+    """Who sent a request: the user of a client transaction (RFC 3261 §17.1)."""
+
+    def response_received(response: Response) -> None:
+        """A response came, provisional or final; to an INVITE also each 2xx that comes later."""
+
+    def request_failed(error: SIPFailure) -> None:
+        """No final response comes any more: TransactionTimeout or TransportFailure."""
 
 
 class ITransactionUser(Interface):
@@ -125,5 +241,5 @@ class ITransactionUser(Interface):
     def request_received(incoming: IServerRequest) -> None:
         """A new request, to be answered now or later.  A SIPParseError that it raises is answered for it."""
 
-    def ack_received(request: Request, source: Source) -> None:
-        """An ACK that ends no transaction: for a 2xx, or a stray."""
+    def ack_received(request: Request, flow: Flow) -> None:
+        """An ACK that ends no transaction came over `flow`: for a 2xx, or a stray."""

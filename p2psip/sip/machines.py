@@ -67,7 +67,7 @@ class AckReceived(NamedTuple):
     """An ACK that ends no transaction here: for a 2xx, or a stray."""
 
     request: Request
-    transaction: ServerTransaction | None
+    flow: Flow
 
 
 class Overloaded(NamedTuple):
@@ -237,7 +237,7 @@ class InviteServerTransaction(ServerTransaction):
 
     def acknowledged(self, ack: Request, now: float) -> None:
         if self.state is State.ACCEPTED:
-            self.layer.actions.append(AckReceived(ack, self))
+            self.layer.actions.append(AckReceived(ack, self.flow))
         elif self.state is State.COMPLETED:
             if self.flow.reliable:
                 self.terminate()

@@ -126,6 +126,10 @@ class Message:
         self._parsed.pop(name, None)
         self.headers.pop(name, None)
 
+    def forget_parsed(self, name: str) -> None:
+        """`headers[name]` was changed by hand."""
+        self._parsed.pop(name, None)
+
     # -- header fields as structures; each raises SIPParseError when malformed or, if mandatory, absent ----
 
     def _typed(self, name: str, parse: Callable[[str], T]) -> T:
@@ -246,6 +250,10 @@ class Request(Message):
         if self._uri is None:
             self._uri = parse_uri(self.uri_text)
         return self._uri
+
+    def set_uri(self, uri: str) -> None:
+        """Make `uri` the Request-URI."""
+        self.uri_text, self._uri = uri, None
 
     def _start_line(self) -> str:
         return f"{self.method} {self.uri_text} SIP/2.0"

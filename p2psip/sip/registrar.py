@@ -72,6 +72,10 @@ class Registrar:
         """The contacts of `aor` (user@domain, see `Domain.aor`) at this registrar, the preferred first."""
         return [binding.contact(now) for binding in self._location.bindings(aor, now)]
 
+    def bindings(self, aor: str, now: float) -> Sequence[Binding]:
+        """The bindings of `aor` at this registrar, the preferred first."""
+        return self._location.bindings(aor, now)
+
     def answer_query(self, request: Request, now: float) -> Response:
         """The response to a REGISTER without Contact of another registrar, which needs no digest.
 

@@ -55,7 +55,7 @@ class TransactionLayer:
         transaction = self.servers.get(key)
         if request.method == "ACK":
             if transaction is None:
-                self.actions.append(AckReceived(request, None))
+                self.actions.append(AckReceived(request, flow))
             else:
                 transaction.acknowledged(request, now)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone, MessageLengthError
 from twisted.internet.interfaces import (
@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .errors import SIPListenError, SIPParseError
-from .interfaces import ITransactionUser, Source
+from .interfaces import ITransactionUser, Source, Target
 from .machines import ClientTransaction
 from .message import Request, Response, parse
 from .stream import KeepAlive, StreamParser
@@ -33,16 +33,6 @@ PING, PONG = b"\r\n\r\n", b"\r\n"
 """The keep-alives of RFC 5626 §3.5.1."""
 _NOT_SIP = b"\r\n\0 "
 _IPPROTO_IPV6 = socket.IPPROTO_IPV6
-
-
-class Target(NamedTuple):
-    """Where a request is to go."""
-
-    transport: str
-    """UDP or TCP."""
-    host: str
-    """An IP address, without brackets."""
-    port: int
 
 
 class ConnectionOwner(Protocol):

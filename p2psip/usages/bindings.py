@@ -19,10 +19,13 @@ from ..interfaces import IApplicationConnection, IOverlay
 from ..security.identity import Identity
 from ..sip.edge import SIPEdge
 from ..sip.errors import SIPFailure, TransportFailure
-from ..sip.interfaces import Contact, IServerRequest, ITransactionUser, Source
+from ..sip.interfaces import Contact, IServerRequest, ITransactionUser
+from ..sip.machines import Flow
 from ..sip.message import Request, Response
+from ..sip.proxy.proxy import Peer
 from ..sip.query import binding_query, contacts_of
 from ..sip.registrar import Registrar
+from ..sip.server import SIPServer
 from .flows import Flows
 
 PATIENCE: Final = 4.0
@@ -54,8 +57,8 @@ class _Allowance:
 
 
 @implementer(ITransactionUser)
-class _Queries:
-    """What another node may ask over its connection: bindings, if it is a registrar."""
+class _Requests:
+    """What another node sends over its connection: it asks for bindings, or passes on requests for phones here."""
 
     def __init__(self, bindings: Bindings, connection: IApplicationConnection) -> None:
         self._bindings = bindings
@@ -63,39 +66,50 @@ class _Queries:
         self._node_id = connection.node_id
 
     def request_received(self, incoming: IServerRequest) -> None:
-        """Answer a binding query; refuse everything else."""
+        """See `ITransactionUser`."""
         try:
-            if not self._bindings.may_ask(self._identity):
+            if not self._bindings.belongs(self._identity):
+                raise SIPFailure(403)
+            if incoming.request.method != "REGISTER":
+                self._bindings.server.request_from_node(incoming, self._peer())
+                return
+            if self._identity.role != "registrar":
                 raise SIPFailure(403)
             response = self._bindings.answer(self._node_id, incoming.request)
         except SIPFailure as failure:
             response = incoming.request.response(failure.status, failure.reason)
         incoming.respond(response)
 
-    def ack_received(self, request: Request, source: Source) -> None:
-        """There is no call between nodes yet that an ACK could belong to."""
+    def ack_received(self, request: Request, flow: Flow) -> None:
+        """See `ITransactionUser`."""
+        if self._bindings.belongs(self._identity):
+            self._bindings.server.ack_received(request, flow)
+
+    def _peer(self) -> Peer:
+        """A registrar's word on who calls is taken; any other node speaks for its own user."""
+        return Peer(self._node_id, None if self._identity.role == "registrar" else self._identity.user_name)
 
 
 class Bindings:
     """The bindings of other registrars, and ours for them."""
 
-    def __init__(self, overlay: IOverlay, edge: SIPEdge, registrar: Registrar) -> None:
+    def __init__(self, overlay: IOverlay, edge: SIPEdge, registrar: Registrar, server: SIPServer) -> None:
+        self.server = server
         self._overlay = overlay
         self._edge = edge
         self._registrar = registrar
-        self._flows = Flows(overlay, edge, lambda connection: _Queries(self, connection))
+        self.flows = Flows(overlay, edge, lambda connection: _Requests(self, connection))
         self._allowances: OrderedDict[NodeId, _Allowance] = OrderedDict()
 
     # -- for others ----------------------------------------------------------------------------------------
 
     def accept(self, connection: IApplicationConnection) -> None:
         """Another node connected for SIP: speak it, in both directions."""
-        self._flows.accept(connection)
+        self.flows.accept(connection)
 
-    def may_ask(self, identity: Identity) -> bool:
-        """Whether a node is a registrar, and was not thrown out of the overlay since it connected."""
-        bad_nodes = self._overlay.configuration.bad_nodes
-        return identity.role == "registrar" and bad_nodes.isdisjoint(identity.node_ids)
+    def belongs(self, identity: Identity) -> bool:
+        """Whether a node was not thrown out of the overlay since it connected."""
+        return self._overlay.configuration.bad_nodes.isdisjoint(identity.node_ids)
 
     def answer(self, node_id: NodeId, request: Request) -> Response:
         """The response to the binding query of another registrar; raises SIPFailure."""
@@ -117,21 +131,21 @@ class Bindings:
         Fails with a SIPFailure, RELOADError, LinkError or defer.TimeoutError, within `PATIENCE` and `SET_UP`.
         """
         asked: Deferred[Sequence[Contact]] = Deferred.fromCoroutine(self._ask(node_id, aor))
-        patience = PATIENCE if self._flows.established(node_id) is not None else PATIENCE + SET_UP
+        patience = PATIENCE if self.flows.established(node_id) is not None else PATIENCE + SET_UP
         return asked.addTimeout(patience, self._overlay.clock).addErrback(self._unanswered, node_id)
 
     def _unanswered(self, failure: Failure, node_id: NodeId) -> Failure:
         if failure.check(DeferredTimeout):
-            self._flows.unanswered(node_id, PATIENCE)
+            self.flows.unanswered(node_id, PATIENCE)
         return failure
 
     async def _ask(self, node_id: NodeId, aor: str) -> Sequence[Contact]:
-        flow = await self._flows.to(node_id)
+        flow = await self.flows.to(node_id)
         try:
             response = await self._edge.request(binding_query(aor), flow)
         except TransportFailure:
             # The other end may have closed an idle connection just now: once more over a new one.
-            flow = await self._flows.to(node_id)
+            flow = await self.flows.to(node_id)
             response = await self._edge.request(binding_query(aor), flow)
         if response.status != 200:
             raise SIPFailure(response.status)
@@ -139,4 +153,4 @@ class Bindings:
 
     def close(self) -> None:
         """Close every connection."""
-        self._flows.close()
+        self.flows.close()

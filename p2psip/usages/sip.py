@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,20 +24,25 @@ from ..interfaces import (
 )
 from ..sip.edge import SIPEdge
 from ..sip.errors import NotRegistered, SIPFailure, Unavailable, UnknownUser
-from ..sip.interfaces import Contact, IRegistrationStore, Resolution
+from ..sip.interfaces import Contact, IRegistrationStore, NodeRoute, Resolution
+from ..sip.nodes import INodes
 from ..sip.registrar import Registrar
+from ..sip.server import SIPServer
+from ..sip.transport import SIPConnection
 from ..wire.codes import ApplicationId
 from .bindings import Bindings
 from .registrations import Located, NotServed, Registrations
 
 REMEMBERED: Final = 10.0
 """Seconds for which a resolution is used again, if its contacts live that long."""
+REMEMBERED_ROUTES: Final = 2.0
+"""Seconds for which the nodes of an AOR are known without a new look: a call and its retries are one look."""
 MOST_REMEMBERED: Final = 10_000
 EXPECTED = (RELOADError, LinkError, SIPFailure, DeferredTimeout)
 """What another node can cause while it is asked."""
 
 
-@implementer(IUsage, IRegistrationStore)
+@implementer(IUsage, IRegistrationStore, INodes)
 class SIPUsage:
     """SIP's part of one node.
 
@@ -53,6 +58,7 @@ class SIPUsage:
         self._exists: Callable[[str], bool] = lambda user: False
         self.registrations = Registrations(overlay, lambda user: self._signer(user))
         self._bindings: Bindings | None = None
+        self._remembered_routes: OrderedDict[str, tuple[float, Sequence[NodeRoute]]] = OrderedDict()
         self._remembered: OrderedDict[str, tuple[float, Resolution]] = OrderedDict()
 
     def serve(
@@ -61,6 +67,7 @@ class SIPUsage:
         exists: Callable[[str], bool],
         edge: SIPEdge,
         registrar: Registrar,
+        server: SIPServer,
     ) -> None:
         """Serve the phones of a registrar at this node.
 
@@ -69,7 +76,7 @@ class SIPUsage:
         """
         self._signer = signer
         self._exists = exists
-        self._bindings = Bindings(self._overlay, edge, registrar)
+        self._bindings = Bindings(self._overlay, edge, registrar, server)
 
     # -- IUsage --------------------------------------------------------------------------------------------
 
@@ -118,6 +125,28 @@ class SIPUsage:
             return succeed(remembered[1])
         return Deferred.fromCoroutine(self._resolve(aor))
 
+    def routes(self, aor: str) -> Deferred[Sequence[NodeRoute]]:
+        """See `IRegistrationStore`."""
+        return Deferred.fromCoroutine(self._routes(aor))
+
+    async def _routes(self, aor: str) -> Sequence[NodeRoute]:
+        now = self._overlay.clock.seconds()
+        remembered = self._remembered_routes.get(aor)
+        if remembered is not None and remembered[0] > now:
+            return remembered[1]
+        try:
+            located = await self.registrations.locate(aor)
+        except (RELOADError, LinkError) as error:
+            raise Unavailable("Overlay Unavailable", retry_after=5) from error
+        if not located.nodes:
+            raise await self._absence(aor, located)
+        routes = [NodeRoute(node_id, aor) for node_id in located.nodes]
+        self._remembered_routes.pop(aor, None)
+        self._remembered_routes[aor] = now + REMEMBERED_ROUTES, routes
+        while len(self._remembered_routes) > MOST_REMEMBERED:
+            self._remembered_routes.popitem(last=False)
+        return routes
+
     async def _resolve(self, aor: str) -> Resolution:
         try:
             located = await self.registrations.locate(aor)
@@ -152,6 +181,23 @@ class SIPUsage:
         except (RELOADError, LinkError):
             self._overlay.count("certificate not fetched")
         return UnknownUser()
+
+    # -- INodes ----------------------------------------------------------------------------------------------
+
+    def flow_to(self, node_id: bytes) -> Deferred[SIPConnection]:
+        """See `INodes`; fails with RELOADError or LinkError."""
+        if self._bindings is None:
+            return fail(LinkError("this node runs no SIP server"))
+        return self._bindings.flows.to(NodeId(node_id))
+
+    def established(self, node_id: bytes) -> SIPConnection | None:
+        """See `INodes`."""
+        return None if self._bindings is None else self._bindings.flows.established(NodeId(node_id))
+
+    def unanswered(self, node_id: bytes, seconds: float) -> None:
+        """See `INodes`."""
+        if self._bindings is not None:
+            self._bindings.flows.unanswered(NodeId(node_id), seconds)
 
     def _remember(self, aor: str, resolution: Resolution) -> None:
         shortest = min(contact.expires for contact in resolution.contacts)

@@ -147,7 +147,11 @@ def redirections(messages: str) -> list[tuple[str, str]]:
 class Softphone:
     """One baresip, without sound card: it plays a tone, and is driven over its control port."""
 
-    def __init__(self, address: str, user: str, password: str, server: str, transport: str, answers: bool) -> None:
+    def __init__(
+        self, address: str, user: str, password: str, server: str, transport: str, answers: bool, domain: str = ""
+    ) -> None:
+        """With `domain`, `server` is its outbound proxy; without, it stands for the domain."""
+        outbound = f';outbound="sip:{server};transport={transport}"' if domain else ""
         self.directory = Path(tempfile.mkdtemp(prefix="p2psip-phone-"))
         self.address = address
         self._sip_port, self._control_port = 5060, 4444
@@ -163,8 +167,9 @@ class Softphone:
             )
         )
         (self.directory / "accounts").write_text(
-            # Without "outbound": it would send redirected calls there again.  The server's address does for the domain.
-            f"<sip:{user}@{server};transport={transport}>;auth_user={user};auth_pass={password};regint=300;"
+            # Without "outbound" for a redirect server: it would send redirected calls there again.
+            f"<sip:{user}@{domain or server};transport={transport}>;auth_user={user};auth_pass={password};regint=300"
+            f"{outbound};"
             f"answermode={'auto' if answers else 'manual'};audio_codecs=PCMU\n"
         )
         (self.directory / "contacts").touch()

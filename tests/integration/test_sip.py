@@ -1,4 +1,4 @@
-"""Phones at three nodes: sipp registers a thousand, calls by way of the redirect server, and guesses passwords."""
+"""Phones at three redirect servers: sipp registers a thousand, calls by way of the third, and guesses passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Phones(SynchronousTestCase):
     """Three nodes, and as many accounts as wanted."""
 
     def setUp(self) -> None:
-        self.world = World()
+        self.world = World(options=("--sip-mode", "redirect"))
         self.addCleanup(self.world.close)
         founder = self.world.founder()
         self.nodes = [founder, *self.world.join_all(founder, 2)]

@@ -12,7 +12,7 @@ class Softphones(SynchronousTestCase):
     """A call between phones as a person would use them, set up as `p2psip user add` says."""
 
     def call(self, transport: str) -> None:
-        world = World()
+        world = World(options=("--sip-mode", "redirect"))
         self.addCleanup(world.close)
         first = world.founder()
         second = world.join(first)

@@ -23,6 +23,7 @@ from p2psip.sip.interfaces import (
     IRegistrationStore,
     IServerRequest,
     ITransactionUser,
+    NodeRoute,
     Resolution,
     Source,
 )
@@ -98,6 +99,11 @@ class FakeStore:
         return fail(NotRegistered() if known else UnknownUser())
 
 
+    def routes(self, aor: str) -> Deferred[Sequence[NodeRoute]]:
+        self.calls.append(("routes", aor))
+        return fail(self.failure or UnknownUser())
+
+
 @implementer(IBindingJournal)
 class FakeJournal:
     def __init__(self) -> None:
@@ -120,6 +126,8 @@ class FakeIncoming:
         self.cancels = cancels
         self.responses: list[Response] = []
         self.stateless = False
+        self.flow = source
+        self.context: object = None
 
     @property
     def answered(self) -> bool:
@@ -145,7 +153,7 @@ class FakeUser:
         if self.status is not None:
             incoming.respond(incoming.request.response(self.status, to_tag="user"))
 
-    def ack_received(self, request: Request, source: Source) -> None:
+    def ack_received(self, request: Request, flow: object) -> None:
         self.acks.append(request)
 
 
@@ -179,9 +187,10 @@ def make_request(
 
 def authorize(request: Request, response: Response, password: str = "pw", count: int = 1, user: str = "") -> Request:
     """Add to `request` the answer to the challenge in `response`."""
-    challenge = choose_challenge(response.values("WWW-Authenticate"))
+    header = "Proxy-Auth" if response.status == 407 else "WWW-Auth"
+    challenge = choose_challenge(response.values(f"{header}enticate"))
     assert challenge is not None
     user = user or str(request.from_.uri).partition(":")[2].partition("@")[0]
     proof = authorization_for(challenge, request.method, request.uri_text, user, password, "cnonce", count)
-    request.set("Authorization", str(proof))
+    request.set("Proxy-Authorization" if response.status == 407 else "Authorization", str(proof))
     return request

@@ -25,7 +25,7 @@ from p2psip.sip.location import Location
 from p2psip.sip.message import Request, Response
 from p2psip.sip.redirect import Redirect
 from p2psip.sip.registrar import Registrar
-from p2psip.sip.server import RedirectingServer
+from p2psip.sip.server import SIPServer
 from p2psip.throttle import Throttle
 from tests.sip.fakes import (
     DOMAIN,
@@ -66,9 +66,8 @@ class ServerTestCase(SynchronousTestCase):
         """A server as after a restart."""
         self.registrar = Registrar(self.domain, self.authenticator, Location(), self.store, self.journal)
         self.redirect = Redirect(self.domain, self.authenticator, self.registrar, self.store, self.open_)
-        self.server = RedirectingServer(
-            self.domain, self.registrar, self.redirect, lambda: self.now, Random(1)
-        )
+        self.server = SIPServer(self.domain, self.registrar, lambda: self.now, Random(1))
+        self.server.serve_calls(None, self.redirect)
 
     def receive(self, request: Request, source: Source = PHONE) -> FakeIncoming:
         incoming = FakeIncoming(request, source)

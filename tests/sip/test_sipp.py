@@ -18,7 +18,7 @@ from p2psip.sip.edge import SIPEdge
 from p2psip.sip.location import Location
 from p2psip.sip.redirect import Redirect
 from p2psip.sip.registrar import Registrar
-from p2psip.sip.server import RedirectingServer
+from p2psip.sip.server import SIPServer
 from p2psip.throttle import Throttle
 from tests.sip.fakes import DOMAIN, FakeCredentials, FakeStore
 
@@ -44,7 +44,8 @@ class SippTests(TestCase):
         self.store = FakeStore()
         self.registrar = Registrar(domain, self.authenticator, Location(), self.store)
         redirect = Redirect(domain, self.authenticator, self.registrar, self.store)
-        self.server = RedirectingServer(domain, self.registrar, redirect, reactor.seconds, SystemRandom())
+        self.server = SIPServer(domain, self.registrar, reactor.seconds, SystemRandom())
+        self.server.serve_calls(None, redirect)
         self.edge = SIPEdge(reactor, self.server, SystemRandom())
         self.edge.listen(["127.0.0.1"], 0)
         self.addCleanup(self.edge.stop)

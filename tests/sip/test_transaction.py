@@ -369,7 +369,7 @@ class ActionTests(MachineTestCase):
         self.assertIs(transaction.request, message)
         self.assertIs(transaction.flow, UDP)
         self.layer.receive_request(ack, UDP, self.now)
-        self.assertEqual(self.layer.take(), AckReceived(ack, None))
+        self.assertEqual(self.layer.take(), AckReceived(ack, UDP))
         client = self.layer.send_request(request("OPTIONS"), UDP, self.now, user="mine")
         self.assertEqual((self.layer.take(), client.user), (Send(client, client.request.encode()), "mine"))
         client.fail()

@@ -13,6 +13,7 @@ from p2psip.sip.domain import Domain
 from p2psip.sip.edge import SIPEdge
 from p2psip.sip.location import Location, Wish
 from p2psip.sip.registrar import Registrar
+from p2psip.sip.server import SIPServer
 from p2psip.sip.uri import parse_uri
 from p2psip.testing import World
 from p2psip.usages.sip import SIPUsage
@@ -40,8 +41,9 @@ class Site:
         domain = Domain(world.name)
         authenticator = Authenticator(domain, NoCredentials(), NonceMint(node.node_id, bytes(32)))
         self.registrar = Registrar(domain, authenticator, self.location, usage)
+        self.server = SIPServer(domain, self.registrar, world.clock.seconds, Random(2))
         self.edge = SIPEdge(world.clock, self, Random(1))
-        usage.serve(self.signers.get, self.known.__contains__, self.edge, self.registrar)
+        usage.serve(self.signers.get, self.known.__contains__, self.edge, self.registrar, self.server)
 
     def bind(self, aor: str, uri: str, expires: int = 600) -> None:
         """A phone's binding, as the registrar keeps it."""

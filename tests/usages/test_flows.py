@@ -27,7 +27,7 @@ def flows_of(site: Site) -> Flows:
     """The flows of a node."""
     bindings = site.usage._bindings
     assert bindings is not None
-    return bindings._flows
+    return bindings.flows
 
 
 class FlowTestCase(SynchronousTestCase):

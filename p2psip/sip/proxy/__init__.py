@@ -1,0 +1,1 @@
+"""The proxy: passes requests on to where users are, and responses back (RFC 3261 §16)."""
