@@ -146,11 +146,17 @@ class INumbers(Interface):
     def is_emergency(number: str) -> bool:
         """Whether it is one that nobody may be kept from calling."""
 
-    def user_of(number: str) -> Deferred[str | None]:
-        """The AOR of the account that has this number."""
+    def called(request: Request) -> str | None:
+        """The number that a request of a trunk is for, which may stand in another place than the Request-URI."""
 
-    def gateways(number: str) -> Deferred[Sequence[ProxyTarget]]:
-        """Where calls to it go out, in the order to be tried."""
+    def user_of(number: str) -> Deferred[str | None]:
+        """The AOR of the account that has this number.  Fails with Unavailable."""
+
+    def gateways(number: str, caller: str = "") -> Deferred[Sequence[ProxyTarget]]:
+        """Where calls to it go out, in the order to be tried: trunks of this node, and other nodes.
+
+        `caller` is the AOR of the user who calls: its number is what a trunk is told.  Fails with Unavailable.
+        """
 
     def from_trunk(source: Source) -> bool:
         """Whether `source` is a trunk of this node."""

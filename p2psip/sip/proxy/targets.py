@@ -9,6 +9,7 @@ from typing import Final
 from ..domain import Domain
 from ..errors import NotRegistered, SIPFailure, UnknownUser
 from ..grammar import parse_parameters
+from ..headers import parse_name_addr
 from ..interfaces import INumbers, IRegistrationStore, ProxyTarget
 from ..location import Binding
 from ..message import Request
@@ -48,7 +49,7 @@ class Targets:
         :raises SIPFailure: there are none, and why.
         """
         uri = request.uri
-        number = self._numbers.number_of(uri) if self._numbers is not None else None
+        number = self._number(request, origin)
         if isinstance(uri, SIPURI) and self._domain.covers(uri):
             try:
                 return await self._of_aor(self._domain.aor(uri), uri.scheme == "sips", origin, now)
@@ -56,7 +57,7 @@ class Targets:
                 if number is None:
                     raise
         if number is not None:
-            return await self._of_number(number, origin, now)
+            return await self._of_number(number, origin, self._caller(request, origin), now)
         if not isinstance(uri, SIPURI):
             raise SIPFailure(416)
         if not origin.user:
@@ -94,7 +95,22 @@ class Targets:
             targets = [target for target in targets if target.uri[:5].lower() == "sips:"]
         return targets
 
-    async def _of_number(self, number: str, origin: Origin, now: float) -> list[list[ProxyTarget]]:
+    def _number(self, request: Request, origin: Origin) -> str | None:
+        if self._numbers is None:
+            return None
+        return self._numbers.called(request) if origin.trunk else self._numbers.number_of(request.uri)
+
+    def _caller(self, request: Request, origin: Origin) -> str:
+        """The AOR of the user who calls, as it has proved itself here or at the node that says so; else empty."""
+        if origin.user:
+            return f"{origin.user}@{self._domain.name}"
+        asserted = request.get("P-Asserted-Identity") if origin.trusted else None
+        uri = parse_name_addr(asserted).uri if asserted else None
+        return self._domain.aor(uri) if isinstance(uri, SIPURI) and uri.user and self._domain.covers(uri) else ""
+
+    async def _of_number(
+        self, number: str, origin: Origin, caller: str, now: float
+    ) -> list[list[ProxyTarget]]:
         assert self._numbers is not None
         if not self._numbers.is_emergency(number):
             aor = await self._numbers.user_of(number)
@@ -104,7 +120,7 @@ class Targets:
             origin = origin._replace(emergency=True)
         if not origin.may_call_outside:
             raise SIPFailure(403 if not origin.trunk else 404)
-        ways = await self._numbers.gateways(number)
+        ways = await self._numbers.gateways(number, caller)
         if origin.node:
             ways = [way for way in ways if way.node is None]
         if not ways:
