@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from .enrollment.gateway import GatewayCertificate
 from .enrollment.numbers import NumberDirectory
-from .errors import LinkError, RELOADError
+from .errors import LinkError, NotJoined, RELOADError
 from .node import Node
 from .renewal import Renewal
 from .sip.edge import SIPEdge
@@ -34,7 +34,7 @@ from .usages.gateways import GatewayUsage
 
 LOOK: Final = 60.0
 """Seconds between two looks at where the servers of a trunk are."""
-EXPECTED = (RELOADError, LinkError, CancelledError, DeferredTimeout)
+EXPECTED = (RELOADError, LinkError, NotJoined, CancelledError, DeferredTimeout)
 
 _CALLED: Final = ("P-Called-Party-ID", "To")
 """Where trunks that put the registered Contact into the Request-URI say who is called, best first."""
@@ -193,6 +193,10 @@ class Numbers:
         if self.trunks is not None:
             await self.trunks.stop()
 
+    def status(self) -> Mapping[str, Any]:
+        """For ``status --json``: what `GatewayUsage.status` tells, and this node's trunks."""
+        return {**self._usage.status(), "trunks": [] if self.trunks is None else self.trunks.status()}
+
     # -- INumbers ----------------------------------------------------------------------------------------------
 
     def number_of(self, uri: URI) -> str | None:
@@ -257,10 +261,9 @@ class Numbers:
             if not ways:
                 raise Unavailable("Overlay Unavailable", retry_after=5) from error
             nodes = ()
-        uri = f"sip:{number}@{self._overlay};user=phone"
         for node in nodes:
             if node.node_id != self._node_id:
-                add(node.prefixes, node.priority, [ProxyTarget(uri, node=node.node_id)])
+                add(node.prefixes, node.priority, [ProxyTarget(f"tel:{number}", node=node.node_id)])
         ways.sort(key=lambda way: way[:3])
         return [target for *_, targets in ways for target in targets]
 

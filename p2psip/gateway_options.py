@@ -82,6 +82,8 @@ class GatewayOptions(usage.Options):
         for other in ("client", "no-sip", "self-signed"):
             if self.get(other):
                 raise usage.UsageError(f"--gateway and --{other} exclude each other")
+        if self.get("sip-mode") == "redirect":
+            raise usage.UsageError("--gateway needs --sip-mode proxy")
         if bool(self["gateway-user"]) != bool(self["gateway-password-file"]):
             raise usage.UsageError("--gateway-user and --gateway-password-file go together")
         if self["gateway-register"] and not self["gateway-user"]:

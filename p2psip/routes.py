@@ -93,7 +93,7 @@ class Operator:
                 "neighbors": {"predecessors": [], "successors": []}, "fingers": [], "links": [],
                 "applications": [],
                 "stored": {"resources": 0, "values": 0, "bytes": 0},
-                "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {}, "turn": {},
+                "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {}, "turn": {}, "gateway": {},
                 "phase": service.phase,
             }  # fmt: skip
         status = dict(node.status())
@@ -101,9 +101,12 @@ class Operator:
         status["registrations"] = {"total": 0, "page": []} if phones is None else phones.registrations(0, 100)
         turn: Any = node.usages.get("turn")
         status["turn"] = turn.status() if isinstance(turn, TurnUsage) else {}
+        status["gateway"] = {} if service.numbers is None else service.numbers.status()
         rejected = dict(status["rejected"])
         if phones is not None:
             rejected.update(phones.rejected())
+        if service.numbers is not None:
+            rejected.update({f"sip: {cause}": count for cause, count in service.numbers.counters.items()})
         if service.authority is not None and service.authority.server is not None:
             counters = service.authority.server.counters
             rejected.update({f"enrollment: {cause}": count for cause, count in counters.items()})

@@ -136,6 +136,7 @@ class GatewayOptionsTests(SynchronousTestCase):
             self.assertIn(f"--gateway {text!r}", self.refusal("--overlay", "a", "--gateway", text), text)
         for other in ("--client", "--no-sip", "--self-signed"):
             self.assertIn(f"--gateway and {other}", self.refusal(*self.gateway, other))
+        self.assertIn("needs --sip-mode proxy", self.refusal(*self.gateway, "--sip-mode", "redirect"))
 
     def test_prefixes(self) -> None:
         options = parsed(*self.gateway, *("--gateway-prefix", "+49", "--gateway-prefix", "112"))

@@ -36,6 +36,7 @@ def status(node: NodeConnection, as_json: bool) -> None:
     )
     click.echo(f"  registrations of phones here: {answer['registrations']['total']}")
     _print_turn(answer.get("turn") or {})
+    _print_gateway(answer.get("gateway") or {})
     if answer["links"]:
         print_table(
             ("NODE", "PROTOCOL", "CANDIDATE PAIR", "RTT"),
@@ -63,6 +64,16 @@ def _print_turn(turn: Mapping[str, Any]) -> None:
         click.echo(f"  TURN server here: {turn['server']}, {registered}")
     if turn.get("relay"):
         click.echo(f"  TURN server found: {turn['relay']}")
+
+
+def _print_gateway(gateway: Mapping[str, Any]) -> None:
+    trunks = gateway.get("trunks") or ()
+    if trunks:
+        why_not = gateway["not_registered"]
+        click.echo(f"  gateway: {f'not registered: {why_not}' if why_not else 'registered in the overlay'}")
+    for trunk in trunks:
+        servers = ", ".join(trunk["servers"]) or "not found"
+        click.echo(f"  trunk: {trunk['uri']} ({servers}){', registered there' if trunk['registered'] else ''}")
 
 
 def _milliseconds(value: float | None) -> str:

@@ -69,6 +69,32 @@ class StatusTests(CommandTestCase):
             printed = await self.output("status")
             self.assertEqual("".join(line for line in printed.splitlines(True) if "TURN" in line), shown)
 
+    async def test_gateway(self) -> None:
+        """Whether a gateway is registered in the overlay and at its trunks; nothing of other nodes."""
+        trunks = [
+            {"uri": "sip:a.example", "servers": ["192.0.2.1", "192.0.2.2"], "registered": True},
+            {"uri": "sip:b.example", "servers": [], "registered": False},
+        ]
+        shown = (
+            "  trunk: sip:a.example (192.0.2.1, 192.0.2.2), registered there\n  trunk: sip:b.example (not found)\n"
+        )
+        for gateway, expected in (
+            ({}, ""),
+            ({"registered": False, "not_registered": "", "known": 1, "trunks": []}, ""),
+            (
+                {"registered": True, "not_registered": "", "known": 1, "trunks": trunks},
+                f"  gateway: registered in the overlay\n{shown}",
+            ),
+            (
+                {"registered": False, "not_registered": "no Kind", "known": 1, "trunks": trunks},
+                f"  gateway: not registered: no Kind\n{shown}",
+            ),
+        ):
+            self.answers["GET /status"] = {**STATUS, "gateway": gateway}
+            printed = await self.output("status")
+            lines = [line for line in printed.splitlines(True) if "gateway" in line or "trunk" in line]
+            self.assertEqual("".join(lines), expected)
+
     async def test_for_programs(self) -> None:
         self.answers["GET /status"] = STATUS
         self.assertEqual(json.loads(await self.output("status", "--json")), STATUS)

@@ -50,7 +50,7 @@ class Targets:
         """
         uri = request.uri
         number = self._number(request, origin)
-        if isinstance(uri, SIPURI) and self._domain.covers(uri):
+        if isinstance(uri, SIPURI) and self._domain.covers(uri) and not self._is_emergency(number):
             try:
                 return await self._of_aor(self._domain.aor(uri), uri.scheme == "sips", origin, now)
             except UnknownUser:
@@ -94,6 +94,10 @@ class Targets:
             # RFC 5630 s5.3: to other than sips contacts a sips request must not go.
             targets = [target for target in targets if target.uri[:5].lower() == "sips:"]
         return targets
+
+    def _is_emergency(self, number: str | None) -> bool:
+        """Whether nothing may stand before the gateways, not even a user of that name."""
+        return number is not None and self._numbers is not None and self._numbers.is_emergency(number)
 
     def _number(self, request: Request, origin: Origin) -> str | None:
         if self._numbers is None:
