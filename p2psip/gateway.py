@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -67,18 +66,17 @@ class Trunks:
         self._register = register
         self._clock = clock
         self._random = random
-        self._locator: IServerLocator | None = None
         self._servers: dict[Trunk, Sequence[Target]] = {}
         self._addresses: frozenset[str] = frozenset()
         self._registrations: list[TrunkRegistration] = []
-        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
-        self._looking.clock = clock
+        self._looking: LoopingCall | None = None
 
-    def start(self, edge: SIPEdge, locator: IServerLocator | None) -> None:
-        """Look for the servers from now on, and register; without a `locator` only by address."""
-        self._locator = locator
+    def start(self, edge: SIPEdge, locator: IServerLocator) -> None:
+        """Look for the servers from now on, and register."""
         if self._register:
             self._registrations = [self._registration(trunk, edge) for trunk in self._trunks]
+        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look(locator)))
+        self._looking.clock = self._clock
         self._looking.start(LOOK, now=True).addErrback(
             lambda failure: self.log.failure("the trunks' servers are not looked for any more", failure)
         )
@@ -94,7 +92,7 @@ class Trunks:
 
     async def stop(self) -> None:
         """Unregister; never fails."""
-        if self._looking.running:
+        if self._looking is not None and self._looking.running:
             self._looking.stop()
         await DeferredList([registration.stop() for registration in self._registrations])
 
@@ -127,10 +125,10 @@ class Trunks:
             for trunk, is_registered in zip(self._trunks, registered, strict=True)
         ]
 
-    async def _look(self) -> None:
+    async def _look(self, locator: IServerLocator) -> None:
         for trunk in self._trunks:
             try:
-                self._servers[trunk] = await self._located(trunk.uri)
+                self._servers[trunk] = await locator.locate(trunk.uri)
             except SIPFailure as error:
                 # What was known of it stays: a name server that is down need not take a trunk away.
                 if not self._servers.get(trunk):
@@ -138,19 +136,6 @@ class Trunks:
         self._addresses = frozenset(server.host for servers in self._servers.values() for server in servers)
         for registration in self._registrations:
             registration.start()
-
-    async def _located(self, uri: SIPURI) -> Sequence[Target]:
-        try:
-            host = str(ipaddress.ip_address(uri.address))
-        except ValueError:
-            if self._locator is None:
-                raise SIPFailure(503, "names cannot be resolved") from None
-            return await self._locator.locate(uri)
-        # RFC 3263 s4.1, s4.2: for an address nothing is looked up.
-        transport = (uri.parameters.get("transport") or ("tcp" if uri.scheme == "sips" else "udp")).upper()
-        if uri.scheme == "sips" or transport == "TLS":
-            return [Target("TLS", host, uri.port or 5061, uri.address)]
-        return [Target(transport, host, uri.port or 5060)]
 
 
 @implementer(INumbers)
@@ -182,7 +167,7 @@ class Numbers:
         self.trunks = trunks
         self.counters: Counter[str] = Counter()
 
-    def start(self, edge: SIPEdge, locator: IServerLocator | None) -> None:
+    def start(self, edge: SIPEdge, locator: IServerLocator) -> None:
         """See to this node's trunks, where it has some, over `edge`, which listens."""
         if self.trunks is not None:
             self.trunks.start(edge, locator)

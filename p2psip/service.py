@@ -50,6 +50,7 @@ from .routes import EXPECTED, Operator
 from .security.certificates import private_key_pem
 from .security.signing import Signer
 from .selfsigned import DocumentKey
+from .sip.addresses import Addresses
 from .sip.errors import SIPListenError
 from .sip.proxy.build import Beyond
 from .startup import (
@@ -151,6 +152,7 @@ class NodeService(Service):
         self.node: Node | None = None
         self.phones: Phones | None = None
         self.numbers: Numbers | None = None
+        self._servers = Addresses()
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
         self.renewal: Renewal | None = None
@@ -241,7 +243,7 @@ class NodeService(Service):
             every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
             self.phones.start(self.bound or every, self.options["sip-port"])
         if self.phones is not None and self.numbers is not None:
-            self.numbers.start(self.phones.edge, None)
+            self.numbers.start(self.phones.edge, self._servers)
         self.phase = "joining"
         if self.options["lan"]:
             await self._lan.watch(ice=not node.configuration.no_ice)
@@ -379,7 +381,7 @@ class NodeService(Service):
             bool(self.options["open"]),
             self.options["sip-mode"],
             private_key_pem(credentials.key),
-            Beyond(numbers=self.numbers),
+            Beyond(self._servers, self.numbers),
         )
 
     def _revoked(self, user: str, device: str) -> None:

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from p2psip.authority import AuthorityService
 from p2psip.control import ControlServer
-from p2psip.node import Node
 from p2psip.gateway import Numbers
+from p2psip.node import Node
 from p2psip.phones import Phones
 from p2psip.publishing import Publisher
 from p2psip.routes import EXPECTED

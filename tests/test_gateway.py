@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from p2psip.errors import RequestTimeout
 from p2psip.gateway import LOOK, Numbers, Trunks, longest_prefix
 from p2psip.ids import NodeId
+from p2psip.sip.addresses import numeric_target
 from p2psip.sip.errors import SIPFailure, Unavailable
 from p2psip.sip.interfaces import INumbers, ProxyTarget, Source, Target
 from p2psip.sip.numbers import DialPlan
@@ -72,7 +73,7 @@ class FakeLocator:
         self.servers: dict[str, Sequence[Target]] = {}
 
     def locate(self, uri: SIPURI) -> Deferred[Sequence[Target]]:
-        found = self.servers.get(uri.host)
+        found = self.servers.get(uri.host) or ([target] if (target := numeric_target(uri)) is not None else None)
         return fail(SIPFailure(503, "no such name")) if found is None else succeed(found)
 
 
@@ -224,16 +225,6 @@ class TrunkTests(NumbersTestCase):
         self.assertEqual(ways[0].uri, "sip:+49301234@trunk.example;user=phone")
         self.assertTrue(all(way.trunk is not None for way in ways))
 
-    def test_addresses(self) -> None:
-        for uri, expected in (
-            ("sip:192.0.2.50", Target("UDP", "192.0.2.50", 5060)),
-            ("sip:[2001:DB8::1];transport=tls", Target("TLS", "2001:db8::1", 5061, "2001:db8::1")),
-            ("sips:192.0.2.50:5071", Target("TLS", "192.0.2.50", 5071, "192.0.2.50")),
-        ):
-            self.started(uri)
-            self.assertEqual(self.ways()[0].server, expected)
-            self.assertTrue(self.numbers.from_trunk(Source(expected.host, 12345, "TCP")))
-
     def test_looked_for_again(self) -> None:
         """A trunk may move; where it cannot be found it stays where it was."""
         trunks = self.started("sip:trunk.example")
@@ -252,14 +243,8 @@ class TrunkTests(NumbersTestCase):
 
     def test_no_trunk(self) -> None:
         self.assertFalse(self.numbers.from_trunk(Source("192.0.2.51", 5060, "UDP")))
-        self.numbers.start(self.edge, None)
+        self.numbers.start(self.edge, self.locator)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_names_without_a_locator(self) -> None:
-        self.trunks("sip:trunk.example")
-        self.numbers.start(self.edge, None)
-        self.assertIsNone(self.ways()[0].server)
-        self.successResultOf(Deferred.fromCoroutine(self.numbers.stop()))
 
     def test_among_nodes(self) -> None:
         """Another node may be better, by its prefix or its priority; one that is worse stands by."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from p2psip.config.kinds import GATEWAYS, REGISTERED, gateway_user_name
 from p2psip.gateway import Numbers, Trunks
 from p2psip.node import Node
+from p2psip.sip.addresses import Addresses
 from p2psip.sip.digest import DigestChallenge, DigestCredentials, ha1, verify_response
-from p2psip.sip.interfaces import IServerLocator, Target
 from p2psip.sip.message import Request
 from p2psip.sip.numbers import DialPlan
 from p2psip.sip.proxy.build import Beyond
@@ -45,14 +43,6 @@ class Exchange(Phone):
         return again
 
 
-@implementer(IServerLocator)
-class Addresses:
-    """Finds servers that are named by their addresses."""
-
-    def locate(self, uri: SIPURI) -> Deferred[Sequence[Target]]:
-        return succeed([Target("UDP", uri.address, uri.port or 5060)])
-
-
 class NumberCalls(SynchronousTestCase):
     """Alice's phone is at the first node; the second and the third are gateways."""
 
@@ -68,7 +58,7 @@ class NumberCalls(SynchronousTestCase):
         ]
         self.addCleanup(self.telephony.stop)
         for number, trunks in self.trunks.items():
-            trunks.start(self.telephony.sites[number].phones.edge, None)
+            trunks.start(self.telephony.sites[number].phones.edge, Addresses())
             self.addCleanup(lambda trunks=trunks: self.world.result(Deferred.fromCoroutine(trunks.stop())))
         self.exchanges = [Exchange(self.telephony, self.telephony.sites[n], "pstn", f"192.0.2.5{n}") for n in (1, 2)]
         self.alice = self.telephony.phone(0, "alice", "192.0.2.1")
