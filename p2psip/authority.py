@@ -34,23 +34,30 @@ class AuthorityService(Publisher):
     def opened(cls, service: Running) -> AuthorityService:
         """The authority that lies in the state directory.
 
-        :raises StartError: it is damaged.
+        :raises StartError: it is damaged, or its accounts cannot be used.
         """
         try:
-            return cls(service, OverlayAuthority(service.state.authority, service.overlay, time.time))
+            accounts = service.options["accounts"]
+            authority = OverlayAuthority(service.state.authority, service.overlay, time.time, accounts=accounts)
+            return cls(service, authority)
         except AuthorityError as e:
             raise StartError(str(e)) from e
 
     @classmethod
     def created(cls, service: Running) -> AuthorityService:
-        """The authority of a new overlay; the one that lies there, if founding was interrupted."""
+        """The authority of a new overlay; the one that lies there, if founding was interrupted.
+
+        :raises StartError: its accounts cannot be used.
+        """
         if service.state.has_authority:
             return cls.opened(service)
-        key_type = service.options["key-type"]
-        return cls(
-            service,
-            OverlayAuthority.create(service.state.authority, service.overlay, time.time, key_type),
-        )
+        key_type, accounts = service.options["key-type"], service.options["accounts"]
+        directory, overlay = service.state.authority, service.overlay
+        try:
+            made = OverlayAuthority.create(directory, overlay, time.time, key_type, accounts=accounts)
+        except AuthorityError as e:
+            raise StartError(str(e)) from e
+        return cls(service, made)
 
     @classmethod
     def imported(cls, service: Running, archive: bytes, passphrase: str) -> AuthorityService:
@@ -92,6 +99,7 @@ class AuthorityService(Publisher):
                 self._ports.append(service.reactor.listenTCP(port, factory, interface=address))
             except CannotListenError as e:
                 raise StartError(f"cannot listen on {address} port {port} (--enrollment-port): {e}") from e
+        self.log.info("the accounts are in {place}", place=self.authority.database.place)
         await super().start()
 
     async def stop(self) -> None:

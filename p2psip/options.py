@@ -16,6 +16,8 @@ _OVERLAY = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*\Z"
 )
 
+_ACCOUNTS = re.compile(r"postgres(?:ql)?(?:\+\w+)?://|sqlite:////")
+
 
 def default_state_directory(overlay: str) -> Path:
     """Where a node of `overlay` keeps its state unless told otherwise."""
@@ -62,6 +64,9 @@ class NodeOptions(GatewayOptions):
         ["account", None, None, "Account to enroll with; user name of a node with a self-signed certificate "
                                 "[default: one made of its Node-ID]."],
         ["password-file", None, None, "File with the account's password; - reads standard input."],
+        ["accounts", None, None, "SQLAlchemy URL of the database in which the node that holds the authority keeps "
+                                 "the accounts: postgresql://USER@HOST/DATABASE [default: where they are; at first "
+                                 "a file]."],
         ["turn-server", None, None, "Address and port of a TURN server beside this node, for nodes behind NATs."],
         ["turn-secret-file", None, None, "File with the secret that the TURN server makes passwords of."],
         ["sip-mode", None, "proxy", "What the SIP server does with phones' calls: proxy (passes them on) or "
@@ -126,6 +131,12 @@ class NodeOptions(GatewayOptions):
             raise usage.UsageError("--account and --password-file go together")
         if self["self-signed"] and self["password-file"]:
             raise usage.UsageError("--self-signed and --password-file exclude each other")
+        if self["accounts"]:
+            if not _ACCOUNTS.match(self["accounts"]):
+                # What was given is not shown: it may hold a password.
+                raise usage.UsageError("--accounts: write postgresql://USER@HOST/DATABASE or sqlite:////PATH")
+            if self["self-signed"]:
+                raise usage.UsageError("--self-signed and --accounts exclude each other")
         self._check_turn()
         self.check_gateway(overlay)
 

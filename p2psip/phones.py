@@ -86,7 +86,7 @@ class Phones:
             reactor,
             self._server,
             random,
-            advertise=advertise[0] if advertise else None,
+            advertise=advertise,
             most_streams=min(MOST_STREAMS, descriptors // 2),
         )
         usage.serve(credentials.signer, credentials.known, self.edge, self.registrar, self._server)

@@ -7,6 +7,7 @@ status 1: a test never skips because a program is not there.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import subprocess
@@ -28,10 +29,17 @@ def read_packages(text: str) -> dict[str, str]:
     return packages
 
 
+def find_program(name: str) -> str | None:
+    """Where a program is: on the search path, or by a pattern of whole paths the last that fits."""
+    if not name.startswith("/"):
+        return shutil.which(name)
+    return max(glob.glob(name), default=None)
+
+
 def missing_packages(
-    packages: Mapping[str, str], which: Callable[[str], str | None] = shutil.which
+    packages: Mapping[str, str], which: Callable[[str], str | None] = find_program
 ) -> dict[str, str]:
-    """Those of `packages` whose program is not on the search path."""
+    """Those of `packages` whose program is not there."""
     return {program: package for program, package in packages.items() if which(program) is None}
 
 

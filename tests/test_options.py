@@ -51,6 +51,15 @@ class NodeOptionsTests(SynchronousTestCase):
             refusal = self.refusal("--overlay", "a", "--sip-port", text)
             self.assertIn(f"{text!r} is not a port (1 to 65535)", refusal)
 
+    def test_accounts(self) -> None:
+        """What is no URL of a database is not repeated: it may hold a password."""
+        for url in ("postgresql://u:pw@h/d", "postgresql+psycopg://h/d", "postgres:///d", "sqlite:////var/a.sqlite"):
+            self.assertEqual(parsed("--overlay", "a", "--accounts", url)["accounts"], url)
+        self.assertIsNone(parsed("--overlay", "a")["accounts"])
+        for url in ("secret", "mysql://u:secret@h/d", "sqlite:///secret", "postgresql:secret"):
+            self.assertNotIn("secret", self.refusal("--overlay", "a", "--accounts", url))
+        self.assertIn("exclude", self.refusal("--overlay", "a", "--self-signed", "--accounts", "postgresql:///d"))
+
     def test_turn_server(self) -> None:
         """An IP address and a port, and the secret's file; nothing that a client could offer."""
         for text, parsed_as in (("192.0.2.1:3478", ("192.0.2.1", 3478)), ("[2001:DB8::1]:443", ("2001:db8::1", 443))):

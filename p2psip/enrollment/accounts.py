@@ -422,7 +422,7 @@ class Accounts:
     # -- revocations -------------------------------------------------------------------------------
 
     def _revoke(self, connection: Connection, account: str, device: str) -> None:
-        row = {"account": account, "device": device, "time": self._database.now()}
+        row = {"account": account, "device": device, "time": self._database.time(connection)}
         connection.execute(insert(schema.revocations), row)
 
     def revocations(self, cursor: str = "") -> tuple[str, list[Revocation]]:

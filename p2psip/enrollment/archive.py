@@ -18,12 +18,13 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from ..state import write_file
 from .authority import AuthorityError, OverlayAuthority
 from .passwords import PasswordHashes
+from .relocation import FILE, URL_FILE
 
 _MAGIC = b"p2psip-authority-1\n"
 _SALT = 16
 _KEYS = ("signer.key", "kind-signer.key", "server.key", "secrets.key")
 _CERTIFICATES = ("ca.crt", "signer.crt", "kind-signer.crt")
-_ACCOUNTS = ("accounts.url", "accounts.sqlite")
+_ACCOUNTS = (URL_FILE, FILE)
 """One of the two: where the database is, or the database."""
 _WHOLE = "ca.key"
 """Written last: it counts as the whole."""
@@ -45,10 +46,10 @@ def export_authority(authority: OverlayAuthority, passphrase: str) -> bytes:
         raise AuthorityError("the passphrase is empty")
     directory = authority.directory
     contents = {name: (directory / name).read_bytes() for name in (*_KEYS, *_CERTIFICATES, _WHOLE)}
-    if (directory / "accounts.url").exists():
-        contents["accounts.url"] = (directory / "accounts.url").read_bytes()
+    if (directory / URL_FILE).exists():
+        contents[URL_FILE] = (directory / URL_FILE).read_bytes()
     else:
-        contents["accounts.sqlite"] = _database(directory / "accounts.sqlite")
+        contents[FILE] = _database(directory / FILE)
     contents["overlay"] = authority.overlay.encode()
     salt = os.urandom(_SALT)
     authority.database.record("exported", authority.overlay)
@@ -83,8 +84,8 @@ def import_authority(
     missing = {*_KEYS, *_CERTIFICATES, _WHOLE} - contents.keys()
     if missing or not contents.keys() & set(_ACCOUNTS):
         raise AuthorityError(f"the exported authority lacks {', '.join(sorted(missing)) or 'the accounts'}")
-    if "accounts.sqlite" in contents:
-        contents["accounts.sqlite"] = _living_apart(contents["accounts.sqlite"])
+    if FILE in contents:
+        contents[FILE] = _living_apart(contents[FILE])
     for name in (*_KEYS, *_CERTIFICATES, *_ACCOUNTS, _WHOLE):
         if name in contents:
             write_file(directory / name, contents[name], 0o644 if name in _CERTIFICATES else 0o600)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from cryptography.fernet import Fernet
-from sqlalchemy.exc import SQLAlchemyError
 
 from ..config.kinds import gateway_user_name
 from ..ids import NodeId
@@ -35,9 +35,10 @@ from ..sip.errors import SIPParseError
 from ..sip.interfaces import DeviceCredential
 from ..state import write_file
 from .accounts import Account, Accounts, Revocation
-from .database import Database
+from .database import AccountError, Database
 from .nodes import Nodes, NotAvailable, Owner
 from .passwords import PasswordHashes
+from .relocation import accounts_url, keep_accounts_at
 from .tokens import JoinToken, key_fingerprint
 
 DAY: Final = 86400.0
@@ -81,7 +82,7 @@ class GrantedUser:
     """DER: the user's name with the registrar's Node-ID."""
     credentials: Sequence[DeviceCredential] = field(repr=False)
     as_of: float
-    """When they were read, by the authority's clock."""
+    """When they were read, by the clock that revocations are timed by."""
     max_age: float
     """Seconds after which the registrar asks anew."""
 
@@ -93,7 +94,8 @@ class OverlayAuthority:
     SQLAlchemy URL.
 
     :param now: answers the time in seconds since the epoch.
-    :raises AuthorityError: the directory holds no whole authority.
+    :param accounts: SQLAlchemy URL of the database in which they are to be from now on.
+    :raises AuthorityError: the directory holds no whole authority, or its accounts cannot be used.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class OverlayAuthority:
         overlay: str,
         now: Callable[[], float],
         hashes: PasswordHashes | None = None,
+        accounts: str | None = None,
     ) -> None:
         self.directory = directory
         self.overlay = overlay
@@ -109,10 +112,14 @@ class OverlayAuthority:
         try:
             self._ca = Authority(self._certificate("ca"), self._key("ca"))
             self._server_key = self._key("server")
-            self.database = Database(accounts_url(directory), now)
             key = (directory / "secrets.key").read_bytes()
+            name = sha256(self._ca.certificate).hexdigest()
+            if accounts is not None:
+                keep_accounts_at(directory, accounts, name, now)
+            self.database = Database(accounts_url(directory), now)
+            self.database.claim(name)
             self.accounts = Accounts(self.database, key, overlay, hashes or PasswordHashes())
-        except (OSError, CertificateError, SQLAlchemyError, ImportError, ValueError) as e:
+        except (OSError, CertificateError, ValueError) as e:
             raise AuthorityError(f"the authority in {directory} cannot be used: {e}") from e
         self.nodes = Nodes(self.database)
 
@@ -124,15 +131,22 @@ class OverlayAuthority:
         now: Callable[[], float],
         key_type: str = "ec",
         hashes: PasswordHashes | None = None,
+        accounts: str | None = None,
     ) -> OverlayAuthority:
         """Make the authority of a new overlay: its keys, certificates and an empty accounts database.
 
         Where this was begun and interrupted it begins again: ca.key comes last, and counts as the whole.
 
-        :raises AuthorityError: there is one already.
+        :param accounts: SQLAlchemy URL of the accounts database, if it is not to be a file in `directory`.
+        :raises AuthorityError: there is one already, or the accounts cannot be there.
         """
         if (directory / "ca.key").exists():
             raise AuthorityError(f"there is an authority in {directory} already")
+        if accounts is not None:
+            try:
+                keep_accounts_at(directory, accounts, None, now)
+            except (AccountError, OSError) as e:
+                raise AuthorityError(f"the accounts cannot be kept there: {e}") from e
         ca = make_authority(overlay, generate_key(key_type), now(), AUTHORITY_LIFETIME)
         for name in ("signer", "kind-signer"):
             key = generate_key(key_type)
@@ -327,7 +341,7 @@ class OverlayAuthority:
         :raises Refusal: any of it does not hold.
         """
         name = authorization.username
-        as_of = self._now()
+        as_of = self.database.moment()
         try:
             self._require_registrar(registrar)
             request = _request_of(registrar, csr)
@@ -401,17 +415,6 @@ class OverlayAuthority:
         if authorization.realm != self.overlay:
             raise Refusal("failed_authentication")
         return node_id
-
-
-def accounts_url(directory: Path) -> str:
-    """The SQLAlchemy URL of the accounts database of the authority in `directory`; its file is for us alone."""
-    named = directory / "accounts.url"
-    if named.exists():
-        return named.read_text("utf-8").strip()
-    file = directory / "accounts.sqlite"
-    # SQLite would make it as the umask has it.
-    file.touch(mode=0o600)
-    return f"sqlite:///{file}"
 
 
 def _name_and_number(account: Account | None) -> tuple[str, str] | None:

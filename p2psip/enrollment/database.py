@@ -11,43 +11,60 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, create_engine, delete, event, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from . import schema
+from .engines import AccountError as AccountError
+from .engines import make_engine, parse_url, place_of
 
 AUDIT_LINES: Final = 100_000
 """Lines of the audit log that are kept; the oldest give way."""
 
-_PREPARING: Final = int.from_bytes(b"p2psip")
-"""The key of PostgreSQL's lock under which tables are made and changed."""
+_WRITERS: Final = int.from_bytes(b"p2psip")
+"""The key of PostgreSQL's lock that a writer holds."""
 
 
-class AccountError(ValueError):
-    """What was asked of the accounts cannot be; the text is for the operator."""
+class DatabaseUnavailable(AccountError):
+    """The database cannot be used now; the text is one line for the operator."""
 
 
 class Database:
     """The database of one authority.
 
     :param now: answers the time in seconds since the epoch.
+    :raises AccountError: it cannot be used, or is none of ours.
     """
 
     def __init__(self, url: str, now: Callable[[], float], audit_lines: int = AUDIT_LINES) -> None:
         self.now = now
         self._audit_lines = audit_lines
-        self._engine = create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
-            self._writer = self._engine.execution_options(writing=True)
+        parsed = parse_url(url)
+        self.place = place_of(parsed)
+        """Where it is, without password."""
+        engine = self._engine = make_engine(parsed)
+        self._shared = engine.dialect.name == "postgresql"
+        """Whether other processes, and other machines, may have it open."""
+        if self._shared:
+            # A writer sees what was written before it got the lock, which SERIALIZABLE would keep from it.
+            self._writer = engine.execution_options(isolation_level="READ COMMITTED")
+            self._reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         else:
-            self._writer = self._engine.execution_options(isolation_level="SERIALIZABLE")
-        self._id = self._prepare()
+            self._writer = engine.execution_options(writing=True)
+            self._reader = engine.execution_options(writing=False)
+        try:
+            self._id = self._prepare()
+        except SQLAlchemyError as e:
+            self.close()
+            raise AccountError(f"the accounts in {self.place} cannot be used: {_one_line(e)}") from e
+        except AccountError:
+            self.close()
+            raise
 
     def _prepare(self) -> str:
         """See that all tables are there, as this program knows them; answers the database's id."""
-        with self._preparing() as connection:
+        with self.writing() as connection:
             schema.metadata.create_all(connection)
             found = connection.execute(select(schema.database.c.id)).scalar()
             if found is not None:
@@ -58,18 +75,6 @@ class Database:
             connection.execute(insert(schema.versions), {"version": len(schema.MIGRATIONS)})
             return made
 
-    @contextmanager
-    def _preparing(self) -> Iterator[Connection]:
-        """A transaction in which the tables may be changed: whoever starts at the same time waits for its end."""
-        if self._engine.dialect.name != "postgresql":
-            with self.writing() as connection:
-                yield connection
-            return
-        # What a SERIALIZABLE transaction sees is what there was before it waited.
-        with self._engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
-            connection.execute(select(func.pg_advisory_xact_lock(_PREPARING)))
-            yield connection
-
     @property
     def id(self) -> str:
         """What tells this database from others; 16 hexadecimal digits."""
@@ -79,10 +84,35 @@ class Database:
         """Close every connection."""
         self._engine.dispose()
 
+    # -- whose it is -------------------------------------------------------------------------------
+
+    def owner(self) -> str | None:
+        """The authority that has claimed it; None: no one yet."""
+        with self.reading() as connection:
+            return connection.execute(select(schema.database.c.authority)).scalar()
+
+    def claim(self, authority: str) -> None:
+        """Make it the database of `authority`, 64 characters at most, and of no other one.
+
+        :raises AccountError: it is another's.
+        """
+        table = schema.database
+        with self.writing() as connection:
+            owner = connection.execute(select(table.c.authority)).scalar()
+            if owner not in (None, authority):
+                raise AccountError(f"{self.place} holds the accounts of another overlay's authority")
+            if owner is None:
+                connection.execute(update(table).values(authority=authority))
+
+    # -- transactions ------------------------------------------------------------------------------
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees one state of the database."""
-        with self._engine.connect() as connection:
+        """A connection that sees one state of the database.
+
+        :raises DatabaseUnavailable: it cannot be reached.
+        """
+        with self._refusals(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -90,12 +120,35 @@ class Database:
         """A transaction that is alone in writing, from its first statement on.
 
         :raises AccountError: with the text `taken`, where something must be unique and is not.
+        :raises DatabaseUnavailable: it cannot be reached, or others write for too long.
         """
+        with self._refusals(taken), self._writer.begin() as connection:
+            if self._shared:
+                connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+            yield connection
+
+    @contextmanager
+    def _refusals(self, taken: str = "") -> Iterator[None]:
+        """What the database refuses, in our words."""
         try:
-            with self._writer.begin() as connection:
-                yield connection
+            yield
         except IntegrityError as e:
             raise AccountError(taken) from e
+        except DataError as e:
+            raise AccountError(f"the database does not take it: {_one_line(e)}") from e
+        except (OperationalError, InterfaceError, PoolTimeout) as e:
+            raise DatabaseUnavailable(f"the accounts in {self.place} cannot be used now: {_one_line(e)}") from e
+
+    def time(self, connection: Connection) -> float:
+        """The time for what `connection` writes: by one clock, whichever server asks."""
+        if not self._shared:
+            return self.now()
+        return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
+
+    def moment(self) -> float:
+        """The time between two writers: what was written before is seen from now on, with a `time` no later."""
+        with self.writing() as connection:
+            return self.time(connection)
 
     # -- audit -------------------------------------------------------------------------------------
 
@@ -139,19 +192,10 @@ def _migrate(connection: Connection) -> None:
     connection.execute(update(table).values(version=latest))
 
 
+def _one_line(error: SQLAlchemyError) -> str:
+    """What the driver says, without the statement."""
+    return " ".join(str(getattr(error, "orig", error)).split())
+
+
 def _printable(text: str, length: int) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:length])
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Transactions are begun by `_begin_sqlite`, not when the driver thinks it necessary.
-    connection.isolation_level = None
-    # A reader never waits for the writer, and an account that was made survives SIGKILL.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that reads and then writes fails when another wrote in between.
-    writing = connection.get_execution_options().get("writing")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

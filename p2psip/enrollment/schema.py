@@ -22,8 +22,14 @@ metadata = MetaData()
 versions = Table("versions", metadata, Column("version", Integer, primary_key=True))
 """One row: how many of `MIGRATIONS` the tables have in them."""
 
-database = Table("database", metadata, Column("id", String(32), primary_key=True))
-"""One row that tells this database from every other, a copy of it included."""
+database = Table(
+    "database",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("authority", String(64)),
+)
+"""One row.  `id` tells this database from every other, a copy of it included; `authority` is the SHA-256 of the
+root certificate of whose accounts these are."""
 
 accounts = Table(
     "accounts",
@@ -113,6 +119,7 @@ MIGRATIONS = (
         "ALTER TABLE accounts ADD COLUMN disabled BOOLEAN NOT NULL DEFAULT FALSE",
         "CREATE UNIQUE INDEX accounts_number ON accounts (number)",
     ),
+    ('ALTER TABLE "database" ADD COLUMN authority VARCHAR(64)',),
 )
 """Steps from the tables of a version to those of the next, the first from version 0: statements that SQLite and
 PostgreSQL understand.  Only what changes tables that exist: those that are missing are made as they stand above."""

@@ -27,6 +27,7 @@ from ..sip.digest import DigestCredentials
 from ..sip.errors import SIPParseError
 from ..throttle import Throttle, source_key
 from .authority import OverlayAuthority, Refusal
+from .database import DatabaseUnavailable
 from .http import AsynchronousLeaf, BoundedSite, Page, field, octets
 from .limits import Allowance, BoundedConnections, Busy, Slots
 from .tls import ServerCreator
@@ -115,6 +116,10 @@ class EnrollmentServer:
             except Busy as busy:
                 self.counters["throttled"] += 1
                 return Page(429, b"too many attempts", retry_after=ceil(busy.seconds))
+            except DatabaseUnavailable as e:
+                self.counters["database unavailable"] += 1
+                self.log.error("{error}", error=str(e))
+                return Page(503, b"the accounts database is not available")
             except Exception:  # noqa: BLE001 - a bug must not leave the client without an answer
                 self.counters["failed"] += 1
                 self.log.failure("the enrollment server failed")

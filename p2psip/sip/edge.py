@@ -126,7 +126,7 @@ class SIPEdge:
     """The SIP element of one node, seen from the network.
 
     `reactor` gives time, sockets and connections (IReactorTime, IReactorSocket, IReactorTCP); `user` serves the
-    requests that come in.  `advertise` is the host to name in Via where the port is bound to all addresses.
+    requests that come in.  `advertise` are the addresses to name in Via where the port is bound to all addresses.
     """
 
     log = Logger()
@@ -137,7 +137,7 @@ class SIPEdge:
         user: ITransactionUser,
         random: Random,
         layer: TransactionLayer | None = None,
-        advertise: str | None = None,
+        advertise: Sequence[str] = (),
         most_streams: int = 10000,
         idle: float = 7260.0,
         patience: float = 32.0,
@@ -445,8 +445,9 @@ class SIPEdge:
         if isinstance(flow, SIPConnection):
             # The port where we listen, not that of this connection; without one there is nothing to name.
             port = next((where.port for where in self.listening if where.transport == "TCP"), port)
-        if self._advertise is not None and (not host or host in ("0.0.0.0", "::")):
-            host = self._advertise
+        if not host or host in ("0.0.0.0", "::"):
+            ours = (address for address in self._advertise if (":" in address) == (":" in flow.source.host))
+            host = next(ours, self._advertise[0] if self._advertise else host)
         return address_text(host or "localhost", port or 5060)
 
     # -- connections --------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ MOST_VALUES = 100
 
 T = TypeVar("T")
 
+_TOP_VIA = "topmost Via"
+
 _FOLD = re.compile(r"\r\n[ \t]+")
 _START_LINE_SPACE = re.compile(r"[\x00-\x20\x7f]").search
 
@@ -106,29 +108,32 @@ class Message:
     def set(self, name: str, value: str) -> None:
         """Make `value` the only one."""
         name = header_name(name)
-        self._parsed.pop(name, None)
+        self.forget_parsed(name)
         self.headers[name] = [_checked(value)]
 
     def add(self, name: str, value: str) -> None:
         """Append `value`."""
         name = header_name(name)
-        self._parsed.pop(name, None)
+        self.forget_parsed(name)
         self.headers.setdefault(name, []).append(_checked(value))
 
     def prepend(self, name: str, value: str) -> None:
         """Put `value` before the others, as a Via or a Record-Route."""
         name = header_name(name)
-        self._parsed.pop(name, None)
+        self.forget_parsed(name)
         self.headers.setdefault(name, []).insert(0, _checked(value))
 
     def remove(self, name: str) -> None:
         name = header_name(name)
-        self._parsed.pop(name, None)
+        self.forget_parsed(name)
         self.headers.pop(name, None)
 
     def forget_parsed(self, name: str) -> None:
         """`headers[name]` was changed by hand."""
-        self._parsed.pop(name, None)
+        if self._parsed:
+            self._parsed.pop(name, None)
+            if name == "Via":
+                self._parsed.pop(_TOP_VIA, None)
 
     # -- header fields as structures; each raises SIPParseError when malformed or, if mandatory, absent ----
 
@@ -164,8 +169,19 @@ class Message:
 
     @property
     def via(self) -> Via:
-        """The topmost Via."""
-        return self.vias[0]
+        """The topmost Via; of those below nothing is looked at."""
+        parsed: list[Via] | None = self._parsed.get("Via")
+        if parsed is not None:
+            return parsed[0]
+        top: Via | None = self._parsed.get(_TOP_VIA)
+        if top is None:
+            values = self.headers.get("Via")
+            if not values:
+                raise SIPParseError("no Via")
+            if len(values) > MOST_VALUES or any("," in value for value in values):
+                values = self._bounded("Via")
+            top = self._parsed[_TOP_VIA] = parse_via(values[0])
+        return top
 
     @property
     def vias(self) -> list[Via]:

@@ -6,12 +6,13 @@ from sqlalchemy import Column, Float, Integer, MetaData, String, Table, create_e
 
 from p2psip.enrollment import schema
 
-_CHANGED_SINCE = ("accounts", "versions")
+_CHANGED_SINCE = ("database", "accounts", "versions")
 
 
 def make_version_0(url: str) -> str:
     """A database as there were before they had versions, with the account alice in it; answers its id."""
     tables = MetaData()
+    database = Table("database", tables, Column("id", String(32), primary_key=True))
     accounts = Table(
         "accounts",
         tables,
@@ -27,7 +28,7 @@ def make_version_0(url: str) -> str:
     engine = create_engine(url)
     with engine.begin() as connection:
         tables.create_all(connection)
-        connection.execute(insert(tables.tables["database"]), {"id": "0123456789abcdef"})
+        connection.execute(insert(database), {"id": "0123456789abcdef"})
         connection.execute(insert(accounts), {"name": "alice", "created": 1.0})
     engine.dispose()
     return "0123456789abcdef"

@@ -22,11 +22,15 @@ class AccountsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.path = Path(self.mktemp())
+        self.url = self.new_url()
         self.accounts = self.open()
 
+    def new_url(self) -> str:
+        """The URL of a database that is empty."""
+        return f"sqlite:///{self.mktemp()}"
+
     def open(self) -> Accounts:
-        self.database = Database(f"sqlite:///{self.path}", self.clock.seconds)
+        self.database = Database(self.url, self.clock.seconds)
         self.addCleanup(self.database.close)
         return Accounts(self.database, KEY, "example.org", PasswordHashes(cost=2))
 
@@ -223,7 +227,8 @@ class AccountsTests(SynchronousTestCase):
         self.accounts.add(NewUser("alice", "desk", "hunter2"))
         digests = [s.ha1 for s in self.accounts.device_credentials("alice")]
         self.database.close()
-        content = b"".join(p.read_bytes() for p in self.path.parent.glob(f"{self.path.name}*"))
+        path = Path(self.url.removeprefix("sqlite:///"))
+        content = b"".join(p.read_bytes() for p in path.parent.glob(f"{path.name}*"))
         for secret in ("hunter2", *digests):
             self.assertNotIn(secret.encode(), content)
 
@@ -262,7 +267,7 @@ class AccountsTests(SynchronousTestCase):
         """From a copy of the database, or made up: all is told again rather than something missed."""
         self.accounts.add(NewUser("alice"))
         self.accounts.remove("alice")
-        other = Database(f"sqlite:///{self.mktemp()}", self.clock.seconds)
+        other = Database(self.new_url(), self.clock.seconds)
         self.addCleanup(other.close)
         cursor = f"{other.id}.1"
         for strange in (cursor, "", "x", "1", f"{self.database.id}.", f"{self.database.id}.{'9' * 40}"):
@@ -297,7 +302,7 @@ class AccountsTests(SynchronousTestCase):
         )
 
     def test_audit_is_bounded(self) -> None:
-        database = Database(f"sqlite:///{self.mktemp()}", self.clock.seconds, audit_lines=10)
+        database = Database(self.new_url(), self.clock.seconds, audit_lines=10)
         self.addCleanup(database.close)
         for number in range(25):
             database.record("event", str(number))

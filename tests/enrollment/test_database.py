@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from sqlalchemy import create_engine, inspect
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from p2psip.enrollment import schema
 from p2psip.enrollment.database import AccountError, Database
+from p2psip.enrollment.engines import make_engine, parse_url, place_of
 
 from .old import make_version_0
 
@@ -32,7 +34,7 @@ def columns_and_indexes(url: str) -> dict[str, Any]:
 
 class MigrationTests(TestCase):
     def setUp(self) -> None:
-        self.url = f"sqlite:///{self.mktemp()}"
+        self.url = self.new_url()
 
     def new_url(self) -> str:
         """The URL of another database, which is empty."""
@@ -73,3 +75,27 @@ class MigrationTests(TestCase):
             connection.execute(schema.versions.update().values(version=99))
         error = self.assertRaises(AccountError, self.open, self.url)
         self.assertIn("version 99", str(error))
+
+
+class URLTests(SynchronousTestCase):
+    def test_places(self) -> None:
+        """For people: without password and options."""
+        for url, place in (
+            ("postgresql://p2psip:secret@h:5433/accounts?password=secret", "//p2psip:***@h:5433/accounts"),
+            ("postgres:///accounts?host=/run/postgresql&sslpassword=secret", "///accounts?host=%2Frun%2Fpostgresql"),
+            ("postgresql+psycopg://u@h/a", "//u@h/a"),
+        ):
+            parsed = parse_url(url)
+            self.assertEqual((parsed.get_driver_name(), place_of(parsed)), ("psycopg", f"postgresql:{place}"))
+        self.assertEqual(place_of(parse_url("sqlite:////var/a.sqlite")), "sqlite:////var/a.sqlite")
+
+    def test_no_such_database(self) -> None:
+        """What was written is not repeated: it may be a password that is in the wrong place."""
+        for url in ("", "secret", "secret://", "postgresql:/secret", "postgresql://u:secret@h:secret/a", "mysql://secret@h/a"):
+            self.assertNotIn("secret@", str(self.assertRaises(AccountError, parse_url, url)), url)
+
+    def test_no_driver(self) -> None:
+        """It comes with an extra, which is named."""
+        self.patch(sys, "modules", {**sys.modules, "psycopg": None})
+        error = self.assertRaises(AccountError, make_engine, parse_url("postgresql://u:secret@h/a"))
+        self.assertIn("pip install 'p2psip[postgresql]'", str(error))

@@ -18,9 +18,13 @@ NODE = "second@nodes.example.org"
 class NodesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.database = Database(f"sqlite:///{self.mktemp()}", self.clock.seconds)
+        self.database = Database(self.new_url(), self.clock.seconds)
         self.addCleanup(self.database.close)
         self.nodes = Nodes(self.database)
+
+    def new_url(self) -> str:
+        """The URL of a database that is empty."""
+        return f"sqlite:///{self.mktemp()}"
 
     # -- invitations -------------------------------------------------------------------------------
 

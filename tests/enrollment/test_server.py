@@ -22,6 +22,7 @@ from p2psip.config.accept import accept_first
 from p2psip.enrollment import client as client_module
 from p2psip.enrollment.accounts import NewUser
 from p2psip.enrollment.client import EnrollmentError, Refused, Unavailable, Untrusted, fetch_document
+from p2psip.enrollment.database import DatabaseUnavailable
 from p2psip.enrollment.http import MAXIMUM_REQUEST, REQUEST_SECONDS, AsynchronousLeaf, BoundedSite
 from p2psip.enrollment.limits import Allowance, BoundedConnections, Busy, Slots
 from p2psip.enrollment.server import EnrollmentServer
@@ -112,6 +113,19 @@ class CurlTests(ServedTestCase):
             code, body, content_type = await self.enroll(csr, *fields)
             self.assertEqual((code, body.decode(), content_type), (403, token, "text/plain"), fields)
         self.assertEqual(self.server.counters["bad_CSR"], 3)
+
+    async def test_without_database(self) -> None:
+        """The client is to ask elsewhere or later; it cost no guess, and the log has a line and no traceback."""
+
+        def away(*_: object) -> bytes:
+            raise DatabaseUnavailable("the accounts cannot be used now")
+
+        self.patch(self.authority, "enroll", away)
+        for _ in range(30):
+            code, body, _ = await self.enroll(b"", "username=alice", "password=right")
+            self.assertEqual((code, body), (503, b"the accounts database is not available"))
+        self.assertEqual(self.server.counters["database unavailable"], 30)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_configuration(self) -> None:
         """[6940-11.2-7]"""

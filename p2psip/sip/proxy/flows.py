@@ -17,13 +17,9 @@ def source_text(source: Source) -> str:
 
 
 def parse_source(text: str) -> Source | None:
-    """What `source_text` wrote; None for anything else."""
+    """What `source_text` wrote; None for anything else, such as what was kept by an earlier version."""
     parts = text.split()
     if len(parts) != 3 or parts[0] not in _PORTS or not parts[2].isdigit():
-        return None
-    try:
-        ip_address(parts[1].partition("%")[0])
-    except ValueError:
         return None
     return Source(parts[1], int(parts[2]), parts[0])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zope.interface import Interface, implementer
 
-from ..errors import SIPFailure, TransactionTimeout
+from ..errors import SIPFailure, TransactionTimeout, TransportFailure
 from ..interfaces import IResponseUser, ProxyTarget, Source
 from ..machines import ClientTransaction
 from ..message import Request, Response
@@ -58,9 +58,8 @@ class Branch:
     """One way of a forked request: a target, then its fallbacks one after the other."""
 
     __slots__ = (
-        "_ways", "breadth", "cancelled", "context", "ended", "identifier", "media", "proceeding", "sent", "succeeded",
-        "target",
-        "transaction", "tried_authorization",
+        "_repeated", "_ways", "breadth", "cancelled", "context", "ended", "identifier", "media", "proceeding", "sent",
+        "succeeded", "target", "transaction", "tried_authorization",
     )  # fmt: skip
 
     def __init__(self, context: ResponseContext, target: ProxyTarget, breadth: int) -> None:
@@ -81,6 +80,7 @@ class Branch:
         self.media = False
         """Whether the media of this branch go through the relay."""
         self.tried_authorization = False
+        self._repeated = False
 
     @property
     def request(self) -> Request:
@@ -131,10 +131,15 @@ class Branch:
         """See `IResponseUser`."""
         if self.ended:
             return
-        if self._another_way():
+        if isinstance(error, TransportFailure) and self.target.node is not None and not self._repeated:
+            # The other node may have closed an idle flow just now: once more over a new one.
+            self._repeated = True
+            self.transaction = None
             self.context.sender.launch(self)
-            return
-        self._end(self.request.response(error.status, error.reason))
+        elif self._another_way():
+            self.context.sender.launch(self)
+        else:
+            self._end(self.request.response(error.status, error.reason))
 
     def give_up(self) -> None:
         """No response came in time: the transaction ends, and the next way is tried."""
@@ -158,7 +163,7 @@ class Branch:
             return False
         self.context.sender.heard(self, True)
         self.target = self._ways.pop(0)
-        self.proceeding = self.tried_authorization = False
+        self.proceeding = self.tried_authorization = self._repeated = False
         self.transaction = None
         return True
 

@@ -247,14 +247,18 @@ class Forwarding:
             Token(passage.caller, callee, digest_of_tag(request.from_.tag), MEDIA if branch.media else 0),
             request.call_id,
         )
-        towards_callee = self.own_uri(flow, node=target.node is not None)
+        towards_callee = self.own_uri(request, flow, node=target.node is not None)
         uris = dict.fromkeys((towards_callee, *passage.record))
         return [f"<{uri.replace('{}', token)};lr>" for uri in uris]
 
-    def own_uri(self, flow: EdgeFlow, node: bool) -> str:
+    def own_uri(self, request: Request, flow: EdgeFlow, node: bool) -> str:
         """The URI of this proxy for who is at the other end of `flow`, "{}" in place of the user."""
+        # RFC 3261 s16.6, step 4: of a sips Request-URI the Record-Route is sips too.
+        scheme = "sips" if request.uri_text[:5].lower() == "sips:" else "sip"
         if node:
-            return f"sip:{{}}@{self._own_host}"
+            return f"{scheme}:{{}}@{self._own_host}"
+        if scheme == "sips":
+            return f"sips:{{}}@{self._edge.sent_by(flow)}"
         return f"sip:{{}}@{self._edge.sent_by(flow)};transport={flow.source.transport.lower()}"
 
     def _has_media(self, branch: Branch) -> bool:

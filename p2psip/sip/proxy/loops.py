@@ -38,12 +38,12 @@ def branch(digest: str, unique: str) -> str:
 def require_no_loop(request: Request, digest: str) -> None:
     """Check that `request` has not been here before in just this shape.
 
-    No Via of somebody else has our digest, since it is made with our key.
+    Nobody else's Via has our digest, since it is made with our key.
 
     :raises SIPFailure: 482.
     """
     mine = f"{MAGIC_COOKIE}{digest}."
-    if any(via.branch.startswith(mine) for via in request.vias):
+    if any(mine in value for value in request.headers["Via"]):
         raise SIPFailure(482)
 
 

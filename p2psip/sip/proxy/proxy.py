@@ -153,7 +153,7 @@ class Proxy:
         groups = await self._groups(request, origin, routes)
         if request.method in RECORDED and request.to.tag is None:
             passage.caller = self._callers_end(request, origin)
-            passage.record = (self._forwarding.own_uri(incoming.flow, node=bool(origin.node)),)  # type: ignore[arg-type]
+            passage.record = (self._forwarding.own_uri(request, incoming.flow, node=bool(origin.node)),)  # type: ignore[arg-type]
         context.start(groups)
 
     def _require_understood(self, request: Request) -> None:

@@ -50,7 +50,7 @@ class Targets:
         """
         uri = request.uri
         number = self._number(request, origin)
-        if isinstance(uri, SIPURI) and self._domain.covers(uri) and not self._is_emergency(number):
+        if isinstance(uri, SIPURI) and self._domain.covers(uri) and not self._surely_dialled(uri, number):
             try:
                 return await self._of_aor(self._domain.aor(uri), uri.scheme == "sips", origin, now)
             except UnknownUser:
@@ -60,8 +60,8 @@ class Targets:
             return await self._of_number(number, origin, self._caller(request, origin), now)
         if not isinstance(uri, SIPURI):
             raise SIPFailure(416)
-        if not origin.user:
-            # Nobody else is served: this is no open relay.
+        if not origin.user or origin.node:
+            # Only our own phones are served: this is no open relay.
             raise SIPFailure(403, "Relaying Denied")
         return [[ProxyTarget(request.uri_text)]]
 
@@ -95,9 +95,11 @@ class Targets:
             targets = [target for target in targets if target.uri[:5].lower() == "sips:"]
         return targets
 
-    def _is_emergency(self, number: str | None) -> bool:
-        """Whether nothing may stand before the gateways, not even a user of that name."""
-        return number is not None and self._numbers is not None and self._numbers.is_emergency(number)
+    def _surely_dialled(self, uri: SIPURI, number: str | None) -> bool:
+        """Whether `uri` cannot be a user's: no name begins with +, and nobody is to take the calls for help."""
+        if number is None or self._numbers is None:
+            return False
+        return (uri.user or "").startswith("+") or self._numbers.is_emergency(number)
 
     def _number(self, request: Request, origin: Origin) -> str | None:
         if self._numbers is None:

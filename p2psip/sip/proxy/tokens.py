@@ -11,7 +11,7 @@ import base64
 import binascii
 import hmac
 from hashlib import blake2s
-from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Final, NamedTuple
 
 from ..interfaces import Source
@@ -93,7 +93,8 @@ def _encode(end: End) -> bytes:
         return bytes((_NODE, len(end.node))) + end.node
     if end.flow is None:
         return bytes((_ANYWHERE,))
-    address = ip_address(end.flow.host.partition("%")[0]).packed
+    host = end.flow.host.partition("%")[0]
+    address = inet_pton(AF_INET6 if ":" in host else AF_INET, host)
     head = bytes((_FLOW + _TRANSPORTS.index(end.flow.transport), len(address)))
     return head + address + end.flow.port.to_bytes(2, "big")
 
@@ -106,6 +107,7 @@ def _decode(content: bytes, position: int) -> tuple[End, int]:
     end = begin + content[position + 1]
     if kind == _NODE:
         return End(node=content[begin:end]), end
-    host = str(ip_address(content[begin:end]))
+    address = content[begin:end]
+    host = inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
     port = int.from_bytes(content[end : end + 2], "big")
     return End(Source(host, port, _TRANSPORTS[kind - _FLOW])), end + 2
