@@ -94,7 +94,11 @@ def lookup(node: NodeConnection, aor: str, as_json: bool) -> None:
         print_json(answer)
     else:
         for entry in answer["nodes"]:
-            click.echo(f"{answer['aor']} is registered at node {entry['node_id']}")
+            if not entry["node_id"]:
+                click.echo(f"{answer['aor']} is forwarded to {entry['aor']}")
+                continue
+            as_other = f" as {entry['aor']}" if "aor" in entry else ""
+            click.echo(f"{answer['aor']} is registered at node {entry['node_id']}{as_other}")
             for contact in entry.get("contacts") or ():
                 click.echo(f"  {contact['uri']} (q={contact['q']}, {contact['expires']} s left)")
     if not answer["nodes"]:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..hostport import address_text
+from ..links import stun
 from .connections import Connections
 from .errors import MessageTooLarge, SIPFailure, SIPParseError, TransactionTimeout, TransportFailure
 from .headers import MAGIC_COOKIE
@@ -211,12 +212,24 @@ class SIPEdge:
     # -- in -----------------------------------------------------------------------------------------------
 
     def _datagram_received(self, port: DatagramPort, data: bytes, host: str, port_number: int) -> None:
+        if stun.is_stun(data) and self._answer_stun(port, data, (host, port_number)):
+            return
         source = Source(host, port_number, "UDP")
         message = datagram_message(data)
         if message is None:
             self.counters["keep-alive"] += 1
         else:
             self._received(message, DatagramFlow(port, host, port_number, source))
+
+    def _answer_stun(self, port: DatagramPort, data: bytes, seen: tuple[str, int]) -> bool:
+        """Answer a phone that keeps its flow alive so, and learns when its NAT has changed it (RFC 5626 §3.5.2, §8)."""
+        request = stun.parse(data)
+        if request is None:
+            return False
+        self.counters["keep-alive"] += 1
+        if stun.is_plain_request(request):
+            port.send(stun.binding_response(request, seen), *seen)
+        return True
 
     def _received(self, message: Request | Response | SIPParseError, flow: EdgeFlow) -> None:
         if isinstance(message, SIPParseError):

@@ -66,6 +66,7 @@ class NodeRoute(NamedTuple):
     """A node of an AOR's registration record."""
 
     node_id: bytes
+    """Empty: no node is known of, `aor` is of another domain, or a number."""
     aor: str
     """The AOR that this node serves: another than asked for where calls are forwarded."""
     prefs: str = ""
@@ -185,8 +186,10 @@ class IMedia(Interface):
 class IRegistrationStore(Interface):
     """Where the overlay learns which users are at this registrar, and this registrar where others are."""
 
-    def register(aor: str, expires: int) -> Deferred[None]:
+    def register(aor: str, expires: int, prefs: str = "") -> Deferred[None]:
         """Phones of `aor` are here for the next `expires` seconds; called for each change and refresh.
+
+        `prefs` is what they can do, see `p2psip.sip.features`; empty: that is not known.
 
         Fails with a SIPFailure, or anything else: the phone gets an error and the old bindings stay.
         """
@@ -199,6 +202,9 @@ class IRegistrationStore(Interface):
 
         Fails with NotRegistered (the user exists), UnknownUser or Unavailable.
         """
+
+    def forwarded(aor: str) -> bool:
+        """Whether calls for `aor` go elsewhere by the will of its user, as told to this node."""
 
     def routes(aor: str) -> Deferred[Sequence[NodeRoute]]:
         """The nodes where `aor` is registered, this one included; where it is forwarded, those of the other AOR.

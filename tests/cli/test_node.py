@@ -33,6 +33,28 @@ STATUS: dict[str, Any] = {
 }
 
 
+class ForwardTests(CommandTestCase):
+    async def test_set(self) -> None:
+        self.answers["POST /forwards"] = {"aor": "alice@example.org", "target": "bob@example.org"}
+        self.assertEqual(
+            await self.output("forward", "alice", "bob"), "calls for alice@example.org go to bob@example.org\n"
+        )
+        self.assertEqual(self.calls[-1], ("POST /forwards", {"aor": "alice", "target": "bob"}))
+        self.answers["POST /forwards"] = {"aor": "alice@example.org", "target": None}
+        self.assertEqual(
+            await self.output("forward", "alice", "--off"), "calls for alice@example.org come to its phones\n"
+        )
+        self.assertEqual(self.calls[-1], ("POST /forwards", {"aor": "alice", "target": None}))
+
+    async def test_show(self) -> None:
+        self.answers["GET /forwards"] = {"forwards": [{"aor": "alice@example.org", "target": "bob@example.org"}]}
+        printed = await self.output("forward")
+        self.assertIn("alice@example.org", printed)
+        self.assertIn("bob@example.org", printed)
+        self.answers["GET /forwards"] = {"forwards": []}
+        self.assertEqual(await self.output("forward", "carol"), "calls for carol come to its phones\n")
+
+
 class StatusTests(CommandTestCase):
     async def test_for_people(self) -> None:
         self.answers["GET /status"] = STATUS

@@ -16,6 +16,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from p2psip.links import stun
 from p2psip.sip.edge import LARGEST_UDP_REQUEST, ServerRequest, SIPEdge
 from p2psip.sip.errors import MessageTooLarge, SIPListenError, TransactionTimeout, TransportFailure
 from p2psip.sip.interfaces import IServerRequest, Source
@@ -163,6 +164,18 @@ class UDPTests(EdgeTestCase):
             phone.transport.write(data, (target.host, target.port))
             self.assertTrue((await waiting).startswith(start), data)
         self.assertEqual((self.edge.counters["malformed"], self.edge.counters["keep-alive"]), (7, 2))
+
+    async def test_stun(self) -> None:
+        """A phone that keeps its flow alive by STUN is told the address that it is seen at (RFC 5626 §8)."""
+        target = self.listen()["UDP"]
+        phone, port = self.phone()
+        request = stun.binding_request()
+        waiting = phone.next()
+        phone.transport.write(bytes(request), (target.host, target.port))
+        answer = stun.parse(await waiting)
+        assert answer is not None
+        self.assertEqual(answer.transaction_id, request.transaction_id)
+        self.assertEqual(stun.mapped_address(answer), ("127.0.0.1", port))
 
     async def test_overloaded(self) -> None:
         edge = self.make_edge(self.user, layer=TransactionLayer(most_servers=0))
