@@ -54,9 +54,11 @@ EdgeFlow = DatagramFlow | SIPConnection
 LARGEST_UDP_REQUEST = 1300
 """Requests beyond go over TCP (RFC 3261 §18.1.1)."""
 DTLS_UDP = "DTLS-UDP"
-"""What Via says of SIP over DTLS."""
+"""SIP over DTLS; Via says TLS, since other servers on the way stumble over a name that is not registered."""
 
 _OVERLOADED_RETRY = "10"
+_SHORTEST_WAIT = 0.01
+"""Seconds: of thousands of timers those that end close to each other are fired together."""
 
 
 def _too_large(message: Request | Response, connection: SIPConnection) -> bool:
@@ -356,7 +358,7 @@ class SIPEdge:
             if timer.getTime() <= when:
                 return
             timer.cancel()
-        self._timer = self._reactor.callLater(max(0.0, when - self.now()), self._advance)
+        self._timer = self._reactor.callLater(max(_SHORTEST_WAIT, when - self.now()), self._advance)
 
     def _advance(self) -> None:
         self._timer = None
@@ -401,7 +403,8 @@ class SIPEdge:
 
     def via(self, flow: EdgeFlow, branch: str = "") -> str:
         """A Via for a request over `flow`, with a branch of its own unless one is given."""
-        return f"SIP/2.0/{flow.source.transport} {self.sent_by(flow)};branch={branch or self.branch()};rport"
+        transport = "TLS" if flow.source.transport == DTLS_UDP else flow.source.transport
+        return f"SIP/2.0/{transport} {self.sent_by(flow)};branch={branch or self.branch()};rport"
 
     @staticmethod
     def _settled(transaction: Any) -> None:
@@ -456,12 +459,22 @@ class SIPEdge:
         assert transport is not None
         host, port = host_and_port(transport.getHost())
         if isinstance(flow, SIPConnection):
-            # The port where we listen, not that of this connection; without one there is nothing to name.
-            port = next((where.port for where in self.listening if where.transport == "TCP"), port)
+            host, port = self._where_we_listen(host, port)
         if not host or host in ("0.0.0.0", "::"):
             ours = (address for address in self._advertise if (":" in address) == (":" in flow.source.host))
             host = next(ours, self._advertise[0] if self._advertise else host)
         return address_text(host or "localhost", port or 5060)
+
+    def _where_we_listen(self, host: str, port: int) -> tuple[str, int]:
+        """Where others connect to, as seen from a connection between `host` and somebody; that itself if nowhere.
+
+        A connection of our own making has a port of its own, and maybe an address that nothing listens at.
+        """
+        ports = [where for where in self.listening if where.transport == "TCP"]
+        if not ports or any(where.host in (host, "0.0.0.0", "::") for where in ports):
+            return host, ports[0].port if ports else port
+        alike = next((where for where in ports if (":" in where.host) == (":" in host)), ports[0])
+        return alike.host, alike.port
 
     # -- connections --------------------------------------------------------------------------------------------
 

@@ -251,6 +251,18 @@ class TCPTests(EdgeTestCase):
         self.assertEqual([one.request.body for one in self.user.incoming], [b"", b"body"])
         self.assertEqual(self.user.incoming[0].source.transport, "TCP")
 
+    async def test_sent_by(self) -> None:
+        """Where we listen, whatever address a connection of ours begins at (RFC 3261 §18.1.1)."""
+        other = self.make_edge(FakeUser())
+        target = self.listen(edge=other)["TCP"]
+        ours = self.listen("127.0.0.2")["TCP"]
+        flow = await self.edge.flow_to(target)
+        self.assertEqual(self.edge.sent_by(flow), f"127.0.0.2:{ours.port}")
+        listening, self.edge.listening = self.edge.listening, []
+        self.assertTrue(self.edge.sent_by(flow).startswith("127.0.0.1:"))
+        self.edge.listening = [where._replace(host="0.0.0.0") for where in listening]
+        self.assertEqual(self.edge.sent_by(flow), f"127.0.0.1:{ours.port}")
+
     async def test_keep_alive(self) -> None:
         phone = await self.connect(self.listen()["TCP"])
         phone.transport.write(b"\r\n\r\n")
@@ -481,7 +493,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual((len(self.sent), len(set(self.sent))), (3, 1))
         sent = parse(self.sent[0])
         assert isinstance(sent, Request)
-        self.assertEqual(sent.via.transport, "DTLS-UDP")
+        self.assertEqual(sent.via.transport, "TLS")
         self.records.dataReceived(sent.response(200).encode())
         self.assertEqual(self.successResultOf(waiting).status, 200)
         del self.sent[:]
