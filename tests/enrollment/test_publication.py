@@ -40,7 +40,7 @@ class PublicationTests(SynchronousTestCase):
         self.assertEqual({k.signer for k in self.first.kinds.values()}, {self.authority.kind_signer().node_id})
 
     def test_kinds(self) -> None:
-        """Those of the usages that are installed: without others, the ones that a new overlay has anyway."""
+        """Those of the usages that are installed: the registered ones, and that of gateways."""
         self.assertEqual({kind for usage in installed().usages for kind in usage.kinds}, {*KINDS, GATEWAYS})
         kind = replace(KINDS[0], kind_id=0xF0000001, name="")
         document = first_document(self.authority, [], [], NOW, [*KINDS, kind])
