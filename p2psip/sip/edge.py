@@ -15,14 +15,14 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from ..hostport import address_text
 from ..links import stun
 from .connections import Connections
-from .errors import MessageTooLarge, SIPFailure, SIPParseError, TransactionTimeout, TransportFailure
+from .errors import MessageTooLarge, SIPParseError, TransactionTimeout, TransportFailure
+from .exchanges import EdgeFlow, FinalResponse, ServerRequest, too_large
 from .headers import MAGIC_COOKIE
-from .interfaces import IResponseUser, IServerRequest, ITransactionUser, Source, Target
+from .interfaces import IResponseUser, ITransactionUser, Source, Target
 from .machines import (
     AckReceived,
     Action,
@@ -49,8 +49,6 @@ from .transport import (
     host_and_port,
 )
 
-EdgeFlow = DatagramFlow | SIPConnection
-
 LARGEST_UDP_REQUEST = 1300
 """Requests beyond go over TCP (RFC 3261 §18.1.1)."""
 DTLS_UDP = "DTLS-UDP"
@@ -59,70 +57,6 @@ DTLS_UDP = "DTLS-UDP"
 _OVERLOADED_RETRY = "10"
 _SHORTEST_WAIT = 0.01
 """Seconds: of thousands of timers those that end close to each other are fired together."""
-
-
-def _too_large(message: Request | Response, connection: SIPConnection) -> bool:
-    most = connection.most_bytes
-    return most is not None and len(message.encode()) > most
-
-
-@implementer(IServerRequest)
-class ServerRequest:
-    """A request that came in, as the transaction user sees it."""
-
-    __slots__ = ("_edge", "_transaction", "request", "source")
-
-    def __init__(self, edge: SIPEdge, transaction: ServerTransaction) -> None:
-        self._edge = edge
-        self._transaction = transaction
-        self.request = transaction.request
-        self.source: Source = cast(EdgeFlow, transaction.flow).source
-
-    @property
-    def answered(self) -> bool:
-        return self._transaction.answered
-
-    @property
-    def flow(self) -> EdgeFlow:
-        return cast(EdgeFlow, self._transaction.flow)
-
-    @property
-    def context(self) -> Any:
-        return self._transaction.user
-
-    @context.setter
-    def context(self, context: Any) -> None:
-        self._transaction.user = context
-
-    @property
-    def cancels(self) -> IServerRequest | None:
-        transaction = self._transaction.cancels
-        return None if transaction is None else ServerRequest(self._edge, transaction)
-
-    def respond(self, response: Response, stateless: bool = False) -> None:
-        flow = cast(EdgeFlow, self._transaction.flow)
-        if isinstance(flow, SIPConnection) and _too_large(response, flow):
-            # The other end learns at once that no answer can come (docs/decisions/0021).
-            self._edge.counters["response too large"] += 1
-            response = self.request.response(500, "Response Too Large", response.to.tag)
-        self._transaction.respond(response, self._edge.now(), stateless)
-        self._edge.flush()
-
-
-@implementer(IResponseUser)
-class _Answer:
-    """The final response to a request of ours."""
-
-    def __init__(self) -> None:
-        self.waiting: Deferred[Response] = Deferred()
-
-    def response_received(self, response: Response) -> None:
-        if response.status >= 200 and not self.waiting.called:
-            self.waiting.callback(response)
-
-    def request_failed(self, error: SIPFailure) -> None:
-        if not self.waiting.called:
-            self.waiting.errback(error)
 
 
 class SIPEdge:
@@ -379,7 +313,7 @@ class SIPEdge:
         self._complete(request)
         flow = await self.flow_to(target, len(request.encode()))
         request.prepend("Via", self.via(flow))
-        answer = _Answer()
+        answer = FinalResponse()
         self.send(request, flow, answer)
         return await answer.waiting
 
@@ -389,7 +323,7 @@ class SIPEdge:
         :raises MessageTooLarge: the flow does not take so long a message.
         :raises TransportFailure: there are too many transactions.
         """
-        if isinstance(flow, SIPConnection) and _too_large(request, flow):
+        if isinstance(flow, SIPConnection) and too_large(request, flow):
             self.counters["request too large"] += 1
             raise MessageTooLarge()
         try:

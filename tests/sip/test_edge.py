@@ -17,8 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from p2psip.links import stun
-from p2psip.sip.edge import LARGEST_UDP_REQUEST, ServerRequest, SIPEdge
+from p2psip.sip.edge import LARGEST_UDP_REQUEST, SIPEdge
 from p2psip.sip.errors import MessageTooLarge, SIPListenError, TransactionTimeout, TransportFailure
+from p2psip.sip.exchanges import ServerRequest
 from p2psip.sip.interfaces import IServerRequest, Source
 from p2psip.sip.machines import Timers
 from p2psip.sip.message import Request, Response, parse
