@@ -218,7 +218,8 @@ def servers(mode: str, users: int, port: int, directory: Path) -> list[Server]:
     """Ours and kamailio, which do with calls as `mode` says."""
     configuration = directory / f"kamailio-{mode}.cfg"
     configuration.write_text(KAMAILIO.format(port=port + 1))
-    kamailio = ["kamailio", "-f", str(configuration), "-DD", "-E", "-m", "2048", "-b", f"{4 << 20}", "-w", str(directory)]
+    kamailio = ["kamailio", "-f", str(configuration), "-DD", "-E", "-w", str(directory)]
+    kamailio += ["-m", "2048", "-b", f"{4 << 20}"]
     if mode == "redirect":
         kamailio += ["-A", "REDIRECT"]
     ours = [sys.executable, __file__, "--serve", f"{port}", mode, f"{users}"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.python import usage
 
+from .gateway_options import GatewayOptions
 from .hostport import parse_address
 
 _OVERLAY = re.compile(
@@ -39,7 +40,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-class NodeOptions(usage.Options):
+class NodeOptions(GatewayOptions):
     """One node of a P2PSIP overlay."""
 
     synopsis = "[options]"
@@ -88,7 +89,7 @@ class NodeOptions(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self["bind"] = []
         self["advertise"] = []
         self["link-protocol"] = []
@@ -137,6 +138,7 @@ class NodeOptions(usage.Options):
             if self["self-signed"]:
                 raise usage.UsageError("--self-signed and --accounts exclude each other")
         self._check_turn()
+        self.check_gateway(overlay)
 
     def _check_turn(self) -> None:
         if bool(self["turn-server"]) != bool(self["turn-secret-file"]):

@@ -6,6 +6,7 @@ import resource
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
+from hashlib import blake2s
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -25,7 +26,7 @@ from .sip.journal import SQLiteJournal
 from .sip.location import Location
 from .sip.proxy.build import Beyond, build_proxy
 from .sip.redirect import Redirect
-from .sip.registrar import Registrar
+from .sip.registrar import Devices, Registrar
 from .sip.server import SIPServer
 from .usages.sip import SIPUsage
 
@@ -75,8 +76,9 @@ class Phones:
         mint = NonceMint(node_id, secrets.token_bytes(32))
         self._authenticator = Authenticator(self.domain, credentials, mint)
         self.registrar = Registrar(
-            self.domain, self._authenticator, self._location, usage, SQLiteJournal(self._database)
-        )
+            self.domain, self._authenticator, self._location, usage, SQLiteJournal(self._database),
+            devices=Devices(node_id, blake2s(secret).digest()),
+        )  # fmt: skip
         self._server = SIPServer(self.domain, self.registrar, reactor.seconds, random)
         # Strangers must not take the descriptors that links and storage need.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -89,7 +91,7 @@ class Phones:
             advertise=advertise,
             most_streams=min(MOST_STREAMS, descriptors // 2),
         )
-        usage.serve(credentials.signer, credentials.known, self.edge, self.registrar, self._server)
+        usage.serve(credentials.signer, credentials.known, self.edge, self.registrar, self._server, self._database)
         self._proxy = build_proxy(
             self.domain, node_id, self._authenticator, self.registrar, usage, usage, self.edge, self._server.respond,
             secret, reactor.seconds, random, beyond,

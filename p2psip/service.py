@@ -29,6 +29,7 @@ from .config.document import ConfigurationError
 from .control import ControlServer
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
+from .gateway import Numbers, build_numbers
 from .joining import (
     Credentials,
     Enrollment,
@@ -49,7 +50,9 @@ from .routes import EXPECTED, Operator
 from .security.certificates import private_key_pem
 from .security.signing import Signer
 from .selfsigned import DocumentKey
+from .sip.addresses import Addresses
 from .sip.errors import SIPListenError
+from .sip.proxy.build import Beyond
 from .startup import (
     Discovered,
     Found,
@@ -148,6 +151,8 @@ class NodeService(Service):
         self.overlay: str = options["overlay"]
         self.node: Node | None = None
         self.phones: Phones | None = None
+        self.numbers: Numbers | None = None
+        self._servers = Addresses()
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
         self.renewal: Renewal | None = None
@@ -237,6 +242,8 @@ class NodeService(Service):
             # SIP keeps the families apart: no phone is to see an IPv4 address mapped into IPv6.
             every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
             self.phones.start(self.bound or every, self.options["sip-port"])
+        if self.phones is not None and self.numbers is not None:
+            self.numbers.start(self.phones.edge, self._servers)
         self.phase = "joining"
         if self.options["lan"]:
             await self._lan.watch(ice=not node.configuration.no_ice)
@@ -361,6 +368,7 @@ class NodeService(Service):
             self.reactor,
             self._revoked,
         )
+        self.numbers = build_numbers(node, renewal, self.state, self.options)
         self.phones = Phones(
             self.overlay,
             node.node_id,
@@ -373,6 +381,7 @@ class NodeService(Service):
             bool(self.options["open"]),
             self.options["sip-mode"],
             private_key_pem(credentials.key),
+            Beyond(self._servers, self.numbers),
         )
 
     def _revoked(self, user: str, device: str) -> None:
@@ -442,6 +451,8 @@ class NodeService(Service):
     def _endings(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """What ends each part, in this order."""
         yield self._lan.stop
+        if self.numbers is not None:
+            yield self.numbers.stop
         if self.phones is not None:
             yield self.phones.stop
         if self.node is not None:

@@ -44,7 +44,8 @@ class EnrollmentServer:
     """Serves one overlay's configuration document, and certificates of its authority.
 
     ``GET /.well-known/reload-config``, ``POST /enroll``; for nodes, which show their certificate,
-    ``POST /renew``; for registrars ``POST /registrar/credentials`` and ``GET /registrar/revocations``.
+    ``POST /renew``; for registrars ``POST /registrar/credentials``, ``GET /registrar/revocations``,
+    ``GET /registrar/number`` and ``POST /registrar/gateway``.
 
     :param configuration: answers the overlay's configuration as it is now.
     :param reactor: IReactorTime.
@@ -71,6 +72,8 @@ class EnrollmentServer:
         self._by_account = Throttle(free=10, ceiling=60.0)
         self._by_registrar_and_user = Throttle(free=10, ceiling=60.0)
         self._by_registrar = Allowance(rate=100.0, burst=2000.0)
+        self._gateways_by_node = Allowance(rate=1 / 600, burst=10.0)
+        self._numbers_by_registrar = Allowance(rate=50.0, burst=1000.0)
         self._wrong_by_registrar = Allowance(rate=1.0, burst=300.0)
         self._renewals_by_node = Allowance(rate=1 / 600, burst=10.0)
         self.counters: Counter[str] = Counter()
@@ -92,6 +95,8 @@ class EnrollmentServer:
             (root, b"renew", "POST", self._renew),
             (registrar, b"credentials", "POST", self._credentials),
             (registrar, b"revocations", "GET", self._revocations),
+            (registrar, b"number", "GET", self._number),
+            (registrar, b"gateway", "POST", self._gateway),
         ):
             place.putChild(name, AsynchronousLeaf(method, self._guarded(answer)))
         return root
@@ -226,6 +231,25 @@ class EnrollmentServer:
         cursor, entries = await self._work(self._authority.revocations, registrar, field(request, b"since")[:64])
         revoked = [{"account": e.account, "device": e.device, "time": e.time} for e in entries]
         return _json({"cursor": cursor, "revocations": revoked})
+
+    async def _number(self, request: Request) -> Page:
+        """Whose a number is, or the number of an account; nothing is said of either that does not exist."""
+        registrar = self._registrar(request)
+        self._spend(self._numbers_by_registrar, registrar)
+        number, account = field(request, b"number")[:32], field(request, b"account")[:64]
+        if number:
+            found = await self._work(self._authority.with_number, registrar, number)
+        else:
+            found = await self._work(self._authority.number_of, registrar, account)
+        account, number = found or ("", "")
+        return _json({"account": account, "number": number})
+
+    async def _gateway(self, request: Request) -> Page:
+        registrar = self._registrar(request)
+        self._spend(self._gateways_by_node, registrar)
+        csr = octets(request, b"csr")
+        certificate = await self._work(self._authority.gateway_certificate, registrar, csr, _source(request))
+        return Page(200, certificate, CERTIFICATE)
 
     # -- who asks, and how often ---------------------------------------------------------------------
 

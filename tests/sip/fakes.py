@@ -76,7 +76,10 @@ class FakeStore:
         self.failure: Exception | None = None
         self.waiting: Deferred[None] | None = None
 
-    def register(self, aor: str, expires: int) -> Deferred[None]:
+    def forwarded(self, aor: str) -> bool:
+        return False
+
+    def register(self, aor: str, expires: int, prefs: str = "") -> Deferred[None]:
         self.calls.append(("register", aor, str(expires)))
         return self._done()
 
