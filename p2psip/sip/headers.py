@@ -32,10 +32,11 @@ _PLAIN_NAME_ADDR = re.compile(
     rf"(?:;tag=({_TOKEN})|(;.*))?\Z",
     re.DOTALL,
 ).match
-_METHODS = frozenset(
+METHODS = frozenset(
     ("INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "UPDATE", "PRACK", "INFO", "REFER", "SUBSCRIBE", "NOTIFY",
      "MESSAGE", "PUBLISH")
 )  # fmt: skip
+"""Those that there are; others may come."""
 _DISPLAY = re.compile(rf"[{TOKEN_CHARACTERS} \t]*\Z").match
 _QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z").match
 
@@ -152,7 +153,7 @@ def parse_expires(value: str | None) -> int | None:
 
 def parse_cseq(text: str) -> CSeq:
     parts = text.split()
-    if len(parts) != 2 or (parts[1] not in _METHODS and not is_token(parts[1])):
+    if len(parts) != 2 or (parts[1] not in METHODS and not is_token(parts[1])):
         raise SIPParseError("CSeq is not a number and a method")
     return CSeq(parse_number(parts[0], "CSeq", 2**31), parts[1])
 
