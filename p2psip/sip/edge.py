@@ -291,7 +291,7 @@ class SIPEdge:
             return
         timer = self._timer
         if timer is not None:
-            if timer.getTime() <= when:
+            if timer.getTime() <= max(when, self.now() + _SHORTEST_WAIT):
                 return
             timer.cancel()
         self._timer = self._reactor.callLater(max(_SHORTEST_WAIT, when - self.now()), self._advance)
