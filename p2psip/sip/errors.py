@@ -63,6 +63,24 @@ class NotRegistered(SIPFailure):
     status = 480
 
 
+class NoSuchDomain(SIPFailure):
+    """The DNS does not know the domain of a URI."""
+
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__(reason="No Such Domain")
+
+
+class NoServer(SIPFailure):
+    """A domain has no SIP server, or none that can be reached as the URI demands."""
+
+    status = 480
+
+    def __init__(self) -> None:
+        super().__init__(reason="No SIP Server")
+
+
 class Refused(SIPFailure):
     """Whoever knows the secrets refused these credentials."""
 
