@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -34,11 +34,13 @@ from .machines import (
     TimedOut,
 )
 from .message import Request, Response
+from .tls import ClientTLS, ServerTLS, secured
 from .transaction import TransactionLayer
 from .transport import (
     LARGEST_DATAGRAM,
     DatagramFlow,
     DatagramPort,
+    SecureSIPStream,
     SIPConnection,
     SIPRecords,
     SIPStream,
@@ -126,7 +128,8 @@ class SIPEdge:
     """The SIP element of one node, seen from the network.
 
     `reactor` gives time, sockets and connections (IReactorTime, IReactorSocket, IReactorTCP); `user` serves the
-    requests that come in.  `advertise` are the addresses to name in Via where the port is bound to all addresses.
+    requests that come in.  `advertise` are the addresses to name in Via where the port is bound to all addresses;
+    `tls` makes connections to other servers over TLS.
     """
 
     log = Logger()
@@ -141,6 +144,7 @@ class SIPEdge:
         most_streams: int = 10000,
         idle: float = 7260.0,
         patience: float = 32.0,
+        tls: ClientTLS | None = None,
     ) -> None:
         self._reactor = reactor
         self._user = user
@@ -148,7 +152,7 @@ class SIPEdge:
         self.layer = layer or TransactionLayer()
         self._advertise = advertise
         self.counters: Counter[str] = Counter()
-        self.connections = Connections(reactor, self, self.counters, most_streams, idle, patience)
+        self.connections = Connections(reactor, self, self.counters, most_streams, idle, patience, tls)
         self.listening: list[Target] = []
         """Where it listens."""
         self._ports: list[IListeningPort] = []
@@ -164,23 +168,33 @@ class SIPEdge:
 
     # -- listening ----------------------------------------------------------------------------------------
 
-    def listen(self, addresses: Sequence[str], port: int, transports: Sequence[str] = ("UDP", "TCP")) -> None:
+    def listen(
+        self,
+        addresses: Sequence[str],
+        port: int,
+        transports: Sequence[str] = ("UDP", "TCP"),
+        server: ServerTLS | None = None,
+    ) -> None:
         """Serve SIP on `port` of each of `addresses` (IPv4 or IPv6); port 0 takes any, see `listening`.
+
+        TLS among the `transports` needs a `server`.
 
         :raises SIPListenError: one of them cannot be had; then none is.
         """
+        if "TLS" in transports and server is None:
+            raise ValueError("TLS without a certificate")
         sockets: list[tuple[str, socket.socket]] = []
         try:
             for address in addresses:
                 for transport in transports:
                     sockets.append((transport, bound_socket(transport, address, port)))
             for transport, bound in sockets:
-                self._adopt(transport, bound)
+                self._adopt(transport, bound, server if transport == "TLS" else None)
         finally:
             for _, bound in sockets:
                 bound.close()
 
-    def _adopt(self, transport: str, bound: socket.socket) -> None:
+    def _adopt(self, transport: str, bound: socket.socket, server: ServerTLS | None) -> None:
         host, port = bound.getsockname()[:2]
         if transport == "UDP":
             datagrams = DatagramPort(self._datagram_received)
@@ -189,7 +203,9 @@ class SIPEdge:
                 self._reactor.adoptDatagramPort(bound.fileno(), bound.family, datagrams, LARGEST_DATAGRAM)
             )
         else:
-            factory = StreamFactory(self.stream)
+            factory: IProtocolFactory = StreamFactory(self.stream)
+            if server is not None:
+                factory = secured(StreamFactory(lambda: SecureSIPStream(self.connections)), server, self._reactor)
             self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory))
         self.listening.append(Target(transport, host, port))
 
@@ -405,10 +421,13 @@ class SIPEdge:
         if target.transport == "UDP" and size <= LARGEST_UDP_REQUEST:
             return self.datagram_flow(target)
         try:
-            return await self.connections.connect(Target("TCP", target.host, target.port))
+            secure = target.transport == "TLS"
+            return await self.connections.connect(target if secure else Target("TCP", target.host, target.port))
         except Exception as error:
             if target.transport == "UDP":
                 return self.datagram_flow(target)
+            if isinstance(error, TransportFailure):
+                raise
             raise TransportFailure() from error
 
     def datagram_flow(self, target: Target) -> DatagramFlow:
@@ -444,7 +463,8 @@ class SIPEdge:
         host, port = host_and_port(transport.getHost())
         if isinstance(flow, SIPConnection):
             # The port where we listen, not that of this connection; without one there is nothing to name.
-            port = next((where.port for where in self.listening if where.transport == "TCP"), port)
+            ports = {where.transport: where.port for where in self.listening}
+            port = ports.get(flow.source.transport) or ports.get("TCP", port)
         if not host or host in ("0.0.0.0", "::"):
             ours = (address for address in self._advertise if (":" in address) == (":" in flow.source.host))
             host = next(ours, self._advertise[0] if self._advertise else host)

@@ -113,3 +113,11 @@ class TransportFailure(SIPFailure):
     """A request of ours could not be sent, or its connection broke (RFC 3261 §8.1.3.1)."""
 
     status = 503
+
+
+class ServerUntrusted(TransportFailure):
+    """A server did not show the certificate of the domain that it should be of; the text says what is wrong."""
+
+    def __init__(self, complaint: str) -> None:
+        super().__init__(reason="Server Certificate Not Trusted")
+        self.complaint = complaint
