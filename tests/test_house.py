@@ -18,7 +18,7 @@ import p2psip
 
 HOUSE = """
     service cli | testing | plugins                    # only service and cli import a reactor
-    administration routes authority publishing renewal phones running ports | simulator
+    administration routes authority publishing renewal phones running ports sipcertificate | simulator
     joining selfsigned startup options control logs lan
     usages | enrollment
     node | sip

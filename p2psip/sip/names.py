@@ -32,6 +32,7 @@ LONGEST_NEGATIVE: Final = 300
 UNKNOWN_NEGATIVE: Final = 30
 """Seconds that it is kept that there is nothing, where no SOA record says how long."""
 
+_FILE: Final = "/etc/resolv.conf"
 _RESEND: Final = (1, 2)
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
@@ -49,9 +50,32 @@ class Answer(NamedTuple):
 NOTHING: Final = Answer((), False)
 
 
-def system_resolver(reactor: Any) -> IResolver:
-    """The hosts file and name servers of this machine.  Without a cache: `Names` has one, and its is bounded."""
-    servers = client.Resolver("/etc/resolv.conf", reactor=reactor)
+class _Servers(client.Resolver):
+    """The name servers of this machine; whether they have changed is looked at when they are asked."""
+
+    _looked = 0.0
+
+    def maybeParseConfig(self) -> None:
+        if self.resolv is None:
+            return
+        super().maybeParseConfig()  # type: ignore[no-untyped-call]
+        self._parseCall.cancel()
+        self._looked = self._reactor.seconds()
+
+    def query(self, query: dns.Query, timeout: Sequence[int] | None = None) -> Deferred[Any]:
+        if self._reactor.seconds() - self._looked >= self._resolvReadInterval:
+            self.maybeParseConfig()
+        asked: Deferred[Any] = super().query(query, timeout)  # type: ignore[no-untyped-call]
+        return asked
+
+
+def system_resolver(reactor: Any, server: tuple[str, int] | None = None) -> IResolver:
+    """The hosts file and name servers of this machine, or `server` in place of these.
+
+    It has no cache: `Names` has one, which is bounded.
+    """
+    made: Any = _Servers
+    servers = made(servers=[server], reactor=reactor) if server else made(_FILE, reactor=reactor)
     return resolve.ResolverChain([hosts.Resolver(), servers])
 
 

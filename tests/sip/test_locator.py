@@ -415,9 +415,7 @@ class NamesTests(SynchronousTestCase):
 class SystemTests(TestCase):
     async def test_hosts_file(self) -> None:
         """Names of the hosts file are known, whatever the name servers say."""
-        resolver: Any = system_resolver(reactor)
-        self.addCleanup(resolver.resolvers[1]._parseCall.cancel)
-        locator = Locator(Names(resolver, reactor), reactor, Random(1))
+        locator = Locator(Names(system_resolver(reactor), reactor), reactor, Random(1))
         found = await locator.locate(uri_of("sip:localhost:5070"))
         self.assertIn(Target("UDP", "127.0.0.1", 5070), found)
 
