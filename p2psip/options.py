@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.python import usage
 
+from .gateway_options import GatewayOptions
 from .hostport import parse_address
 
 _OVERLAY = re.compile(
@@ -39,7 +40,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-class NodeOptions(usage.Options):
+class NodeOptions(GatewayOptions):
     """One node of a P2PSIP overlay."""
 
     synopsis = "[options]"
@@ -93,7 +94,7 @@ class NodeOptions(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self["bind"] = []
         self["advertise"] = []
         self["link-protocol"] = []
@@ -144,6 +145,7 @@ class NodeOptions(usage.Options):
         self._check_turn()
         if self["name-server"]:
             self["name-server"] = _place(self["name-server"], "--name-server", 53)
+        self.check_gateway(overlay)
 
     def _check_turn(self) -> None:
         if bool(self["turn-server"]) != bool(self["turn-secret-file"]):

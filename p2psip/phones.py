@@ -6,6 +6,7 @@ import resource
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
+from hashlib import blake2s
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -25,7 +26,7 @@ from .sip.journal import SQLiteJournal
 from .sip.location import Location
 from .sip.proxy.build import Beyond, build_proxy
 from .sip.redirect import Redirect
-from .sip.registrar import Registrar
+from .sip.registrar import Devices, Registrar
 from .sip.server import SIPServer
 from .sip.tls import ClientTLS, ServerTLS
 from .sipcertificate import Origin, SIPCertificate
@@ -80,8 +81,9 @@ class Phones:
         mint = NonceMint(node_id, secrets.token_bytes(32))
         self._authenticator = Authenticator(self.domain, credentials, mint)
         self.registrar = Registrar(
-            self.domain, self._authenticator, self._location, usage, SQLiteJournal(self._database)
-        )
+            self.domain, self._authenticator, self._location, usage, SQLiteJournal(self._database),
+            devices=Devices(node_id, blake2s(secret).digest()),
+        )  # fmt: skip
         self._server = SIPServer(self.domain, self.registrar, reactor.seconds, random)
         self._client = ClientTLS()
         self._certificate: SIPCertificate | None = None
@@ -97,7 +99,7 @@ class Phones:
             most_streams=min(MOST_STREAMS, descriptors // 2),
             tls=self._client,
         )
-        usage.serve(credentials.signer, credentials.known, self.edge, self.registrar, self._server)
+        usage.serve(credentials.signer, credentials.known, self.edge, self.registrar, self._server, self._database)
         self._proxy = build_proxy(
             self.domain, node_id, self._authenticator, self.registrar, usage, usage, self.edge, self._server.respond,
             secret, reactor.seconds, random, beyond,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 
@@ -20,7 +21,9 @@ from .ids import NodeId
 from .node import Node
 from .phones import contact_json
 from .sip.errors import SIPFailure
-from .sip.interfaces import Contact
+from .sip.interfaces import Contact, NodeRoute
+from .usages.forwards import TooMany
+from .usages.registrations import NotServed
 from .usages.sip import SIPUsage
 from .usages.turn import TurnUsage
 from .wire.codes import LAST_INDEX, DataModel, ProbeInformationType
@@ -54,6 +57,8 @@ class Operator:
             ("GET", "/status"): self.status,
             ("GET", "/registrations"): self.registrations,
             ("GET", "/lookup"): self.lookup,
+            ("GET", "/forwards"): self.forwards,
+            ("POST", "/forwards"): self.forward,
             ("POST", "/ping"): self.ping,
             ("POST", "/probe"): self.probe,
             ("POST", "/fetch"): self.fetch,
@@ -93,7 +98,7 @@ class Operator:
                 "neighbors": {"predecessors": [], "successors": []}, "fingers": [], "links": [],
                 "applications": [],
                 "stored": {"resources": 0, "values": 0, "bytes": 0},
-                "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {}, "turn": {},
+                "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {}, "turn": {}, "gateway": {},
                 "phase": service.phase,
             }  # fmt: skip
         status = dict(node.status())
@@ -101,9 +106,12 @@ class Operator:
         status["registrations"] = {"total": 0, "page": []} if phones is None else phones.registrations(0, 100)
         turn: Any = node.usages.get("turn")
         status["turn"] = turn.status() if isinstance(turn, TurnUsage) else {}
+        status["gateway"] = {} if service.numbers is None else service.numbers.status()
         rejected = dict(status["rejected"])
         if phones is not None:
             rejected.update(phones.rejected())
+        if service.numbers is not None:
+            rejected.update({f"sip: {cause}": count for cause, count in service.numbers.counters.items()})
         if service.authority is not None and service.authority.server is not None:
             counters = service.authority.server.counters
             rejected.update({f"enrollment: {cause}": count for cause, count in counters.items()})
@@ -128,16 +136,50 @@ class Operator:
         usage, node = self._usage, self._joined_node
         aor = self._aor(call.text("aor"))
         located = await usage.locate(aor)
-        others = [node_id for node_id in located.nodes if node_id != node.node_id]
-        asked = await DeferredList([usage.contacts_at(n, aor).addErrback(_unanswered) for n in others])
-        contacts = {n: outcome[1] for n, outcome in zip(others, asked, strict=True)}
-        if node.node_id in located.nodes and self._service.phones is not None:
-            registrar = self._service.phones.registrar
-            contacts[node.node_id] = registrar.query(aor, self._service.reactor.seconds())
+        asking = [self._contacts_at(usage, node, route).addErrback(_unanswered) for route in located.routes]
+        asked = await DeferredList(asking)
         return {
             "aor": aor,
-            "nodes": [{"node_id": n.hex(), "contacts": _contacts(contacts.get(n))} for n in located.nodes],
+            "nodes": [
+                {
+                    "node_id": route.node_id.hex(),
+                    "contacts": _contacts(contacts),
+                    **({"aor": route.aor} if route.aor != aor else {}),
+                }
+                for route, (_, contacts) in zip(located.routes, asked, strict=True)
+            ],
         }
+
+    def _contacts_at(self, usage: SIPUsage, node: Node, route: NodeRoute) -> Deferred[Sequence[Contact] | None]:
+        """The contacts of an AOR at one node, or of the AOR to which it is forwarded; None: that is not known."""
+        if not route.node_id or (route.node_id == node.node_id and self._service.phones is None):
+            return succeed(None)
+        if route.node_id != node.node_id:
+            return usage.contacts_at(NodeId(route.node_id), route.aor).addCallback(lambda contacts: contacts)
+        assert self._service.phones is not None
+        return succeed(self._service.phones.registrar.query(route.aor, self._service.reactor.seconds()))
+
+    async def forwards(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip forward`: what is forwarded at this node, of one AOR or of all."""
+        wanted = call.query.get("aor")
+        aor = None if wanted is None else self._aor(wanted)
+        every = sorted(self._usage.forwards.items())
+        return {"forwards": [{"aor": a, "target": target} for a, target in every if aor in (None, a)]}
+
+    async def forward(self, call: Call) -> Mapping[str, Any]:
+        """`p2psip forward USER TARGET`, and `--off`."""
+        aor, target = self._aor(call.text("aor")), call.optional("target")
+        if target is not None:
+            target = self._aor(_number(target) or target)
+            if target == aor:
+                raise ControlError("calls cannot be forwarded to where they come from", 400)
+        try:
+            await self._usage.forward(aor, target)
+        except NotServed:
+            raise ControlError(f"this node serves no phone of {aor}: ask one that does") from None
+        except TooMany:
+            raise ControlError("this node keeps no more forwardings") from None
+        return {"aor": aor, "target": target}
 
     def _aor(self, text: str) -> str:
         text = text.removeprefix("sips:").removeprefix("sip:")
@@ -217,6 +259,12 @@ class Operator:
             known = ", ".join(k.name or hex(k.kind_id) for k in kinds.values())
             raise ControlError(f"the overlay has no Kind {text}; it has {known}", 400)
         return kinds[kind_id]
+
+
+def _number(text: str) -> str:
+    """A telephone number without what makes it readable; empty when it is none."""
+    digits = re.sub(r"[-. ()]", "", text.removeprefix("tel:"))
+    return digits if re.fullmatch(r"\+[0-9]{2,15}", digits) else ""
 
 
 def _unanswered(failure: Failure) -> None:

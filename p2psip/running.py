@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from .gateway import Numbers
 from .node import Node
 from .phones import Phones
 from .state import StateDirectory
@@ -24,6 +25,7 @@ class Running(Protocol):
     """What it is at, for people: starting, founding, enrolling, joining, joined, leaving."""
     node: Node | None
     phones: Phones | None
+    numbers: Numbers | None
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ from .config.document import ConfigurationError
 from .control import ControlServer
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
+from .gateway import Numbers, build_numbers
 from .joining import (
     Credentials,
     Enrollment,
@@ -153,6 +154,9 @@ class NodeService(Service):
         self.overlay: str = options["overlay"]
         self.node: Node | None = None
         self.phones: Phones | None = None
+        self.numbers: Numbers | None = None
+        names = Names(system_resolver(reactor, options["name-server"]), reactor)
+        self._servers = Locator(names, reactor, SystemRandom())
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
         self.renewal: Renewal | None = None
@@ -243,6 +247,8 @@ class NodeService(Service):
             every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
             self.phones.start(self.bound or every, self.options["sip-port"])
             self.phones.serve_tls(self.bound or every, self.options["sips-port"], self._sip_certificate(self.renewal))
+        if self.phones is not None and self.numbers is not None:
+            self.numbers.start(self.phones.edge, self._servers)
         self.phase = "joining"
         if self.options["lan"]:
             await self._lan.watch(ice=not node.configuration.no_ice)
@@ -367,7 +373,7 @@ class NodeService(Service):
             self.reactor,
             self._revoked,
         )
-        names = Names(system_resolver(self.reactor, self.options["name-server"]), self.reactor)
+        self.numbers = build_numbers(node, renewal, self.state, self.options)
         self.phones = Phones(
             self.overlay,
             node.node_id,
@@ -380,7 +386,7 @@ class NodeService(Service):
             bool(self.options["open"]),
             self.options["sip-mode"],
             private_key_pem(credentials.key),
-            Beyond(Locator(names, self.reactor, node.random)),
+            Beyond(self._servers, self.numbers),
         )
 
     def _sip_certificate(self, renewal: Renewal) -> Origin:
@@ -462,6 +468,8 @@ class NodeService(Service):
     def _endings(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """What ends each part, in this order."""
         yield self._lan.stop
+        if self.numbers is not None:
+            yield self.numbers.stop
         if self.phones is not None:
             yield self.phones.stop
         if self.node is not None:

@@ -76,6 +76,11 @@ class StateDirectory:
         return self.path / "control.sock"
 
     @property
+    def gateway_certificate(self) -> Path:
+        """What a gateway stores in the overlay with."""
+        return self.path / "gateway.crt"
+
+    @property
     def authority(self) -> Path:
         """The authority's own directory, where this node holds it."""
         return self.path / "authority"

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from p2psip.authority import AuthorityService
 from p2psip.control import ControlServer
+from p2psip.gateway import Numbers
 from p2psip.node import Node
 from p2psip.phones import Phones
 from p2psip.publishing import Publisher
@@ -32,6 +33,7 @@ class Service:
         self.phase = "joining"
         self.node = node
         self.phones: Phones | None = None
+        self.numbers: Numbers | None = None
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
         ports = {"sip-port": 5060, "sip-mode": "proxy", "reload-port": 6084, "enrollment-port": 8443}

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from p2psip.wire import chord, contents, frame, header, methods, security, sip, storage, turn
+from p2psip.wire import chord, contents, frame, gateways, header, methods, security, sip, storage, turn
 from p2psip.wire.codec import Struct, WireContext, fields_of
 from p2psip.wire.codes import DataModel
 from p2psip.wire.fields import (
@@ -28,7 +28,7 @@ from p2psip.wire.header import CompressedDestination
 from p2psip.wire.layout import Nested
 
 MODELS = {1: DataModel.DICTIONARY, 0xF0000001: DataModel.SINGLE, 0xF0000002: DataModel.ARRAY}
-MODULES: tuple[ModuleType, ...] = (header, contents, security, frame, methods, storage, chord, sip, turn)
+MODULES: tuple[ModuleType, ...] = (header, contents, security, frame, methods, storage, chord, sip, turn, gateways)
 
 
 def structures() -> list[type[Struct]]:

@@ -18,8 +18,8 @@ import p2psip
 
 HOUSE = """
     service cli | testing | plugins                    # only service and cli import a reactor
-    administration routes authority publishing renewal phones running ports sipcertificate | simulator
-    joining selfsigned startup options control logs lan
+    administration routes authority publishing renewal phones gateway running ports sipcertificate | simulator
+    joining selfsigned startup options gateway_options control logs lan
     usages | enrollment
     node | sip
     storage.replication | topology | transport | links
@@ -36,7 +36,7 @@ HOUSE = """
 ``plugins.__init__`` for the package's own module alone."""
 
 SANS_IO = (
-    *("sip.errors", "sip.grammar", "sip.headers", "sip.machines", "sip.message"),
+    *("sip.errors", "sip.grammar", "sip.headers", "sip.machines", "sip.message", "sip.numbers"),
     *("sip.reasons", "sip.stream", "sip.transaction", "sip.uri"),
     *("sip.proxy.answers", "sip.proxy.deadlines", "sip.proxy.headers", "sip.proxy.loops"),
 )

@@ -9,6 +9,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from p2psip.options import NodeOptions, state_root
+from p2psip.sip.numbers import DialPlan
 
 
 def parsed(*arguments: str) -> NodeOptions:
@@ -116,6 +117,74 @@ class NodeOptionsTests(SynchronousTestCase):
         self.assertIn("choose ec or rsa", self.refusal("--overlay", "a", "--key-type", "dsa"))
         self.assertIn("choose sha256 or sha1", self.refusal("--overlay", "a", "--node-id-digest", "md5"))
         self.assertIn("--sip-mode 'b2bua'", self.refusal("--overlay", "a", "--sip-mode", "b2bua"))
+
+
+class GatewayOptionsTests(SynchronousTestCase):
+    """Numbers and trunks."""
+
+    gateway = ("--overlay", "a.example", "--gateway", "sip:192.0.2.1")
+
+    def refusal(self, *arguments: str) -> str:
+        return str(self.assertRaises(UsageError, parsed, *arguments))
+
+    def test_no_gateway(self) -> None:
+        options = parsed("--overlay", "a.example")
+        self.assertEqual(options["gateway"], [])
+        self.assertEqual(options["dial-plan"], DialPlan(contexts=("a.example",)))
+        for option in ("prefix", "user", "password-file", "number"):
+            self.assertIn("needs --gateway", self.refusal("--overlay", "a", f"--gateway-{option}", "+49"))
+        self.assertIn("needs --gateway", self.refusal("--overlay", "a", "--gateway-register"))
+
+    def test_dial_plan(self) -> None:
+        options = parsed(
+            *("--overlay", "A", "--country-code", "1", "--area-code", "212", "--national-prefix", ""),
+            *("--international-prefix", "011", "--emergency-number", "911", "--emergency-number", "933"),
+        )
+        plan = DialPlan("1", "212", "011", "", ("911", "933"), ("a",))
+        self.assertEqual(options["dial-plan"], plan)
+        self.assertIn("country code '+49'", self.refusal("--overlay", "a", "--country-code", "+49"))
+        self.assertIn("emergency number 'sos'", self.refusal("--overlay", "a", "--emergency-number", "sos"))
+
+    def test_trunks(self) -> None:
+        options = parsed(*self.gateway, "--gateway", "sips:trunk.example:5063;transport=TCP")
+        self.assertEqual(
+            [str(uri) for uri in options["gateway"]], ["sip:192.0.2.1", "sips:trunk.example:5063;transport=TCP"]
+        )
+        self.assertEqual((options["gateway-prefix"], options["gateway-priority"]), (["+"], 10))
+        for text in (
+            *("trunk.example", "tel:+49", "sip:", "sip:me@trunk.example", "sip:trunk.example;lr", "sip:a?b=c"),
+            *("sip:trunk.example:0", "sip:trunk.example;transport=sctp", "sip:trunk.example;transport"),
+        ):
+            self.assertIn(f"--gateway {text!r}", self.refusal("--overlay", "a", "--gateway", text), text)
+        for other in ("--client", "--no-sip", "--self-signed"):
+            self.assertIn(f"--gateway and {other}", self.refusal(*self.gateway, other))
+        self.assertIn("needs --sip-mode proxy", self.refusal(*self.gateway, "--sip-mode", "redirect"))
+
+    def test_prefixes(self) -> None:
+        options = parsed(*self.gateway, *("--gateway-prefix", "+49", "--gateway-prefix", "112"))
+        self.assertEqual(options["gateway-prefix"], ["+49", "112"])
+        for text in ("49", "0049", "+x", "", "110", f"+{'1' * 16}"):
+            self.assertIn(f"--gateway-prefix {text!r}", self.refusal(*self.gateway, "--gateway-prefix", text), text)
+        many = (word for number in range(17) for word in ("--gateway-prefix", f"+{number}"))
+        self.assertIn("more than 16", self.refusal(*self.gateway, *many))
+
+    def test_account(self) -> None:
+        account = ("--gateway-user", "us", "--gateway-password-file", "f")
+        options = parsed(*self.gateway, *account, "--gateway-register", "--gateway-priority", "0")
+        self.assertEqual((options["gateway-user"], options["gateway-register"]), ("us", 1))
+        self.assertEqual(options["gateway-priority"], 0)
+        for half in account[:2], account[2:]:
+            self.assertIn("go together", self.refusal(*self.gateway, *half))
+        self.assertIn("needs --gateway-user", self.refusal(*self.gateway, "--gateway-register"))
+        for text in ("-1", "65536", "high"):
+            self.assertIn(f"{text!r} is no priority", self.refusal(*self.gateway, "--gateway-priority", text))
+
+    def test_number(self) -> None:
+        number = (*self.gateway, "--country-code", "49", "--gateway-number")
+        for text in ("+49-30-1234", "0301234"):
+            self.assertEqual(parsed(*number, text)["gateway-number"], "+49301234")
+        for text in ("1234", "112", "us"):
+            self.assertIn(f"--gateway-number {text!r}", self.refusal(*number, text))
 
 
 class StateDirectoryTests(SynchronousTestCase):

@@ -14,6 +14,7 @@ from p2psip.usages.turn import TurnUsageFactory
 from p2psip.wire.codes import DataModel
 
 from .running import Service
+from .usages.sites import Site
 
 
 def kind(number: int, name: str, model: DataModel, policy: str) -> Kind:
@@ -51,6 +52,29 @@ class OperatorTestCase(SynchronousTestCase):
         status, answer = self.service.ask(Operator(self.service).routes(), method, path, body, **query)
         self.assertGreaterEqual(status, 400)
         return status, answer["error"]
+
+
+class ForwardTests(OperatorTestCase):
+    """`p2psip forward`."""
+
+    def test_set_and_shown(self) -> None:
+        site = Site(self.world, self.here, ("alice",))
+        self.assertEqual(self.ask("GET", "/forwards"), {"forwards": []})
+        for target, aor in (("bob", "bob@example.org"), ("sip:x@Other.example", "x@other.example"),
+                            ("+49 (30) 12-34", "+49301234@example.org")):  # fmt: skip
+            wanted = {"aor": "alice@example.org", "target": aor}
+            self.assertEqual(self.ask("POST", "/forwards", {"aor": "alice", "target": target}), wanted)
+            self.assertEqual(self.ask("GET", "/forwards", aor="alice"), {"forwards": [wanted]})
+        self.assertEqual(site.usage.forwards, {"alice@example.org": "+49301234@example.org"})
+        self.assertEqual(self.ask("GET", "/forwards", aor="bob"), {"forwards": []})
+        self.ask("POST", "/forwards", {"aor": "alice", "target": None})
+        self.assertEqual(self.ask("GET", "/forwards"), {"forwards": []})
+
+    def test_refused(self) -> None:
+        status, error = self.refusal("POST", "/forwards", {"aor": "alice", "target": "bob"})
+        self.assertEqual((status, error), (409, "this node serves no phone of alice@example.org: ask one that does"))
+        status, error = self.refusal("POST", "/forwards", {"aor": "alice", "target": "alice"})
+        self.assertEqual(status, 400)
 
 
 class StatusTests(OperatorTestCase):

@@ -11,6 +11,7 @@ import click
 from .. import __version__
 from .accounts import device, invite, user
 from .authority import authority
+from .calls import forward
 from .decode import decode
 from .node import fetch, leave, lookup, ping, probe, status, store
 
@@ -51,5 +52,5 @@ def main() -> None:
     """
 
 
-for command in (user, device, invite, status, lookup, ping, probe, fetch, store, leave, authority, decode):
+for command in (user, device, forward, invite, status, lookup, ping, probe, fetch, store, leave, authority, decode):
     main.add_command(command)

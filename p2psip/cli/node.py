@@ -36,6 +36,7 @@ def status(node: NodeConnection, as_json: bool) -> None:
     )
     click.echo(f"  registrations of phones here: {answer['registrations']['total']}")
     _print_turn(answer.get("turn") or {})
+    _print_gateway(answer.get("gateway") or {})
     if answer["links"]:
         print_table(
             ("NODE", "PROTOCOL", "CANDIDATE PAIR", "RTT"),
@@ -65,6 +66,16 @@ def _print_turn(turn: Mapping[str, Any]) -> None:
         click.echo(f"  TURN server found: {turn['relay']}")
 
 
+def _print_gateway(gateway: Mapping[str, Any]) -> None:
+    trunks = gateway.get("trunks") or ()
+    if trunks:
+        why_not = gateway["not_registered"]
+        click.echo(f"  gateway: {f'not registered: {why_not}' if why_not else 'registered in the overlay'}")
+    for trunk in trunks:
+        servers = ", ".join(trunk["servers"]) or "not found"
+        click.echo(f"  trunk: {trunk['uri']} ({servers}){', registered there' if trunk['registered'] else ''}")
+
+
 def _milliseconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} ms"
 
@@ -83,7 +94,11 @@ def lookup(node: NodeConnection, aor: str, as_json: bool) -> None:
         print_json(answer)
     else:
         for entry in answer["nodes"]:
-            click.echo(f"{answer['aor']} is registered at node {entry['node_id']}")
+            if not entry["node_id"]:
+                click.echo(f"{answer['aor']} is forwarded to {entry['aor']}")
+                continue
+            as_other = f" as {entry['aor']}" if "aor" in entry else ""
+            click.echo(f"{answer['aor']} is registered at node {entry['node_id']}{as_other}")
             for contact in entry.get("contacts") or ():
                 click.echo(f"  {contact['uri']} (q={contact['q']}, {contact['expires']} s left)")
     if not answer["nodes"]:

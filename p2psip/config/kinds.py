@@ -48,6 +48,9 @@ TURN_SERVICE: Final = 0x2
 CERTIFICATE_BY_NODE: Final = 0x3
 CERTIFICATE_BY_USER: Final = 0x10
 
+GATEWAY: Final = 0xF0475701
+"""Of private space (RFC 6940 §14.6), and this implementation's own."""
+
 REGISTERED: Final = MappingProxyType(
     {
         kind.kind_id: kind
@@ -95,3 +98,24 @@ Data model and access control are those of the registration: a document cannot c
 """
 
 REGISTERED_BY_NAME: Final = MappingProxyType({kind.name: kind for kind in REGISTERED.values()})
+
+GATEWAYS: Final = Kind(
+    kind_id=GATEWAY,
+    name="",
+    data_model=DataModel.DICTIONARY,
+    access_control="USER-NODE-MATCH",
+    max_count=16,
+    max_size=320,
+)
+"""The gateways to the telephone network, each under its Node-ID; see `gateway_user_name`.
+
+As many as come in one answer of 16384 bytes, with their certificates.
+"""
+
+
+def gateway_user_name(overlay: str) -> str:
+    """The Resource Name of the gateways, and the user name in the certificates that they store with.
+
+    No account and no node can have such a name: theirs are of other domains.
+    """
+    return f"gateways@services.{overlay}"

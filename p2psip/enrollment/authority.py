@@ -14,6 +14,7 @@ from typing import Final
 
 from cryptography.fernet import Fernet
 
+from ..config.kinds import gateway_user_name
 from ..ids import NodeId
 from ..security.certificates import (
     Authority,
@@ -33,7 +34,7 @@ from ..sip.digest import DigestCredentials, parse_nonce, verify_response
 from ..sip.errors import SIPParseError
 from ..sip.interfaces import DeviceCredential
 from ..state import write_file
-from .accounts import Accounts, Revocation
+from .accounts import Account, Accounts, Revocation
 from .database import AccountError, Database
 from .nodes import Nodes, NotAvailable, Owner
 from .passwords import PasswordHashes
@@ -387,6 +388,38 @@ class OverlayAuthority:
         self.database.record("SIP certificate", registrar.user_name, source, ", ".join([self.overlay, *names]))
         return chain
 
+    def gateway_certificate(self, registrar: Identity, csr: bytes, source: str = "") -> bytes:
+        """The certificate (DER) with which `registrar` stores that it is a gateway, for its own key and Node-IDs.
+
+        :raises Refusal: it is no registrar, or the request is not for it.
+        """
+        user_name = gateway_user_name(self.overlay)
+        try:
+            self._require_registrar(registrar)
+            request = _request_of(registrar, csr)
+            if request.user_name not in ("", user_name):
+                raise Refusal("username_not_available")
+            certificate = self._issue(request, user_name, registrar.node_ids, "user", USER_LIFETIME)
+        except Refusal as refusal:
+            detail = f"{refusal.token} (gateway)"
+            self.database.record("refused", registrar.user_name, source, detail)
+            raise
+        self.database.record("gateway", registrar.user_name, source)
+        return certificate
+
+    def with_number(self, registrar: Identity, number: str) -> tuple[str, str] | None:
+        """The name and the number of the account that has a telephone number; none for one that is disabled.
+
+        :raises Refusal: who asks is no registrar.
+        """
+        self._require_registrar(registrar)
+        return _name_and_number(self.accounts.by_number(number))
+
+    def number_of(self, registrar: Identity, name: str) -> tuple[str, str] | None:
+        """The same of the account of this name."""
+        self._require_registrar(registrar)
+        return _name_and_number(self.accounts.account(name))
+
     def revocations(self, registrar: Identity, cursor: str) -> tuple[str, list[Revocation]]:
         """What `registrar` has to forget, as `Accounts.revocations`.
 
@@ -411,6 +444,10 @@ class OverlayAuthority:
         if authorization.realm != self.overlay:
             raise Refusal("failed_authentication")
         return node_id
+
+
+def _name_and_number(account: Account | None) -> tuple[str, str] | None:
+    return None if account is None or account.disabled else (account.name, account.number or "")
 
 
 def _proved(known: Sequence[DeviceCredential], authorization: DigestCredentials, method: str) -> str:

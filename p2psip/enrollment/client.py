@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -35,7 +36,7 @@ from zope.interface import implementer
 
 from ..security.identity import Identity
 from ..sip.interfaces import DeviceCredential
-from .accounts import Revocation
+from .accounts import Revocation, is_name
 from .tls import TrustedServer, named_server
 
 ENROLL: Final = "/enroll"
@@ -164,6 +165,25 @@ class EnrollmentClient:
             return [base64.b64decode(certificate, validate=True) for certificate in answer["chain"]]
         except (KeyError, TypeError, ValueError) as e:
             raise EnrollmentError("the enrollment server's certificate makes no sense") from e
+
+    async def gateway_certificate(self, csr: bytes) -> bytes:
+        """The certificate (DER) with which this node, a registrar, stores that it is a gateway."""
+        return await self._ask("POST", "/registrar/gateway", {}, csr)
+
+    async def with_number(self, number: str) -> tuple[str, str] | None:
+        """The name and the number of the account that has a telephone number; None: there is none."""
+        return await self._name_and_number(f"number={quote(number, safe='')}")
+
+    async def number_of(self, name: str) -> tuple[str, str] | None:
+        """The same of the account of this name; the number may be empty."""
+        return await self._name_and_number(f"account={quote(name, safe='')}")
+
+    async def _name_and_number(self, query: str) -> tuple[str, str] | None:
+        answer = _object(await self._ask("GET", f"/registrar/number?{query}"))
+        name, number = answer.get("account"), answer.get("number")
+        if not isinstance(name, str) or not isinstance(number, str) or (name and not is_name(name)):
+            raise EnrollmentError("the enrollment server's answer about a number makes no sense")
+        return (name, number) if name else None
 
     async def revocations(self, cursor: str) -> tuple[str, list[Revocation]]:
         """What was revoked since `cursor` was answered ('' from the beginning), and the next cursor.

@@ -30,6 +30,7 @@ from ..sip.digest import DigestCredentials, verify_response
 from ..sip.interfaces import DeviceCredential, ICredentials
 from .accounts import Revocation, is_name
 from .client import EnrollmentClient, EnrollmentError, Refused, Unavailable, Untrusted, UserCredentials
+from .lasting import LastingClient
 
 MAXIMUM_CACHED: Final = 10_000
 """Users whose credentials are kept in memory; the database has them all."""
@@ -40,8 +41,6 @@ PATIENCE: Final = 10.0
 """Seconds before the server is asked again for a user whose digest did not match what is known."""
 RETRY: Final = 300.0
 """Seconds before a renewal that failed is tried again."""
-CLIENT_AGE: Final = 300.0
-"""Seconds for which one client is used, and its connections with it."""
 INTERVAL: Final = 60.0
 """Seconds between two looks at the revocation list: the time that a removal takes."""
 
@@ -62,8 +61,7 @@ class _User:
 class RegistrarCredentials:
     """The users that this registrar serves: their phones' secrets, and a signer for each.
 
-    :param client: makes who asks the enrollment servers that the configuration names now, showing this node's
-        certificate.  It is used for some minutes, while it gets answers, and then closed.
+    :param client: see `LastingClient`.
     :param database: an SQLite file, mode 0600, in which it all outlives the process.
     :param clock: its time is in seconds since the epoch.
     :param revoked: told the name of each user whose bindings must go, and the device ('' for all of them).
@@ -82,9 +80,7 @@ class RegistrarCredentials:
         revoked: Callable[[str, str], None],
         interval: float = INTERVAL,
     ) -> None:
-        self._make_client = client
-        self._client: EnrollmentClient | None = None
-        self._client_until = 0.0
+        self._client = LastingClient(client, clock)
         self._trust = trust
         self._key = private_key
         self._overlay = overlay
@@ -112,7 +108,7 @@ class RegistrarCredentials:
         self._stopped = True
         if self._polling.running:
             self._polling.stop()
-        self._drop_client()
+        self._client.drop()
         self._database.close()
 
     # -- what the registrar and the SIP usage ask --------------------------------------------------------
@@ -206,23 +202,10 @@ class RegistrarCredentials:
     async def _ask(self, user: str, authorization: DigestCredentials, method: str) -> UserCredentials:
         csr = make_request(self._key, f"{user}@{self._overlay}")
         try:
-            return await self._current_client().user_credentials(csr, method, str(authorization))
+            return await self._client.current().user_credentials(csr, method, str(authorization))
         except (Unavailable, Untrusted):
-            self._drop_client()
+            self._client.drop()
             raise
-
-    def _current_client(self) -> EnrollmentClient:
-        now = self._clock.seconds()
-        if self._client is None or now >= self._client_until:
-            self._drop_client()
-            self._client = self._make_client()
-            self._client_until = now + CLIENT_AGE
-        return self._client
-
-    def _drop_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close().addErrback(lambda failure: self.log.failure("a client does not close", failure))
 
     def _accept(self, user: str, granted: UserCredentials) -> _User:
         try:
@@ -243,7 +226,7 @@ class RegistrarCredentials:
     async def _poll(self) -> None:
         try:
             while not self._stopped:
-                cursor, entries = await self._current_client().revocations(self._cursor())
+                cursor, entries = await self._client.current().revocations(self._cursor())
                 for entry in entries:
                     self._revoke(entry)
                 self._write("REPLACE INTO revocations VALUES (0, ?)", cursor)
@@ -251,7 +234,7 @@ class RegistrarCredentials:
                     self._write("DELETE FROM users WHERE not_after <= ?", self._clock.seconds())
                     return
         except EnrollmentError as e:
-            self._drop_client()
+            self._client.drop()
             self.counters["revocations unread"] += 1
             self.log.debug("the revocation list cannot be read now: {error}", error=str(e))
         except sqlite3.Error as e:

@@ -44,8 +44,8 @@ class EnrollmentServer:
     """Serves one overlay's configuration document, and certificates of its authority.
 
     ``GET /.well-known/reload-config``, ``POST /enroll``; for nodes, which show their certificate,
-    ``POST /renew``; for registrars ``POST /registrar/credentials``, ``GET /registrar/revocations`` and
-    ``POST /registrar/server-certificate``.
+    ``POST /renew``; for registrars ``POST /registrar/credentials``, ``GET /registrar/revocations``,
+    ``GET /registrar/number``, ``POST /registrar/gateway`` and ``POST /registrar/server-certificate``.
 
     :param configuration: answers the overlay's configuration as it is now.
     :param reactor: IReactorTime.
@@ -72,6 +72,8 @@ class EnrollmentServer:
         self._by_account = Throttle(free=10, ceiling=60.0)
         self._by_registrar_and_user = Throttle(free=10, ceiling=60.0)
         self._by_registrar = Allowance(rate=100.0, burst=2000.0)
+        self._gateways_by_node = Allowance(rate=1 / 600, burst=10.0)
+        self._numbers_by_registrar = Allowance(rate=50.0, burst=1000.0)
         self._wrong_by_registrar = Allowance(rate=1.0, burst=300.0)
         self._renewals_by_node = Allowance(rate=1 / 600, burst=10.0)
         self._certificates_by_registrar = Allowance(rate=1 / 600, burst=10.0)
@@ -95,6 +97,8 @@ class EnrollmentServer:
             (registrar, b"credentials", "POST", self._credentials),
             (registrar, b"revocations", "GET", self._revocations),
             (registrar, b"server-certificate", "POST", self._server_certificate),
+            (registrar, b"number", "GET", self._number),
+            (registrar, b"gateway", "POST", self._gateway),
         ):
             place.putChild(name, AsynchronousLeaf(method, self._guarded(answer)))
         return root
@@ -239,6 +243,25 @@ class EnrollmentServer:
             self._authority.sip_certificate, registrar, octets(request, b"csr"), addresses, [source], source
         )
         return _json({"chain": [base64.b64encode(certificate).decode() for certificate in chain]})
+
+    async def _number(self, request: Request) -> Page:
+        """Whose a number is, or the number of an account; nothing is said of either that does not exist."""
+        registrar = self._registrar(request)
+        self._spend(self._numbers_by_registrar, registrar)
+        number, account = field(request, b"number")[:32], field(request, b"account")[:64]
+        if number:
+            found = await self._work(self._authority.with_number, registrar, number)
+        else:
+            found = await self._work(self._authority.number_of, registrar, account)
+        account, number = found or ("", "")
+        return _json({"account": account, "number": number})
+
+    async def _gateway(self, request: Request) -> Page:
+        registrar = self._registrar(request)
+        self._spend(self._gateways_by_node, registrar)
+        csr = octets(request, b"csr")
+        certificate = await self._work(self._authority.gateway_certificate, registrar, csr, _source(request))
+        return Page(200, certificate, CERTIFICATE)
 
     # -- who asks, and how often ---------------------------------------------------------------------
 

@@ -24,9 +24,10 @@ ALGORITHMS = ("SHA-256", "MD5")
 
 _HASHES: tuple[tuple[str, Callable[..., Any]], ...] = (("SHA-256", hashlib.sha256), ("MD5", hashlib.md5))
 _NONCE = re.compile(r"([0-9a-f]{1,12})\.([0-9a-f]{32,40})\.([0-9a-f]{1,16})\.([0-9a-f]{32})\Z").match
-_PARAMETER = re.compile(
-    rf'[ \t]*([{TOKEN_CHARACTERS}]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*+"|[^",\s]+)[ \t]*(?:,|\Z)', re.DOTALL
-).match
+_PARAMETERS = re.compile(
+    rf'[ \t]*([{TOKEN_CHARACTERS}]++)[ \t]*+=[ \t]*+("(?:[^"\\]++|\\.)*+"|[^",\s]++)[ \t]*+(?:,|\Z)|(.+)', re.DOTALL
+).findall
+"""One parameter after the other, and at last what is none."""
 _HEX = re.compile(r"[0-9a-fA-F]+\Z").match
 _MOST_AUTH_PARAMETERS = 32
 
@@ -130,16 +131,13 @@ def parse_digest(text: str) -> dict[str, str]:
     if not is_digest(text):
         raise SIPParseError("another scheme than Digest")
     found: dict[str, str] = {}
-    position, end = 7, len(text)
-    while position < end:
-        match = _PARAMETER(text, position)
-        if match is None:
+    for name, value, other in _PARAMETERS(text, 7):
+        if other:
             raise SIPParseError("a malformed digest parameter")
-        name, value = match[1].lower(), match[2]
+        name = name.lower()
         if name in found:
             raise SIPParseError("a repeated digest parameter")
-        found[name] = unquote(value) if value[0] == '"' else value
-        position = match.end()
+        found[name] = value if value[0] != '"' else unquote(value) if "\\" in value else value[1:-1]
     if not found or len(found) > _MOST_AUTH_PARAMETERS or text.rstrip().endswith(","):
         raise SIPParseError("malformed digest parameters")
     return found

@@ -15,13 +15,14 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from ..hostport import address_text
+from ..links import stun
 from .connections import Connections
-from .errors import MessageTooLarge, SIPFailure, SIPParseError, TransactionTimeout, TransportFailure
+from .errors import MessageTooLarge, SIPParseError, TransactionTimeout, TransportFailure
+from .exchanges import EdgeFlow, FinalResponse, ServerRequest, too_large
 from .headers import MAGIC_COOKIE
-from .interfaces import IResponseUser, IServerRequest, ITransactionUser, Source, Target
+from .interfaces import IResponseUser, ITransactionUser, Source, Target
 from .machines import (
     AckReceived,
     Action,
@@ -50,78 +51,14 @@ from .transport import (
     host_and_port,
 )
 
-EdgeFlow = DatagramFlow | SIPConnection
-
 LARGEST_UDP_REQUEST = 1300
 """Requests beyond go over TCP (RFC 3261 §18.1.1)."""
 DTLS_UDP = "DTLS-UDP"
-"""What Via says of SIP over DTLS."""
+"""SIP over DTLS; Via says TLS, since other servers on the way stumble over a name that is not registered."""
 
 _OVERLOADED_RETRY = "10"
-
-
-def _too_large(message: Request | Response, connection: SIPConnection) -> bool:
-    most = connection.most_bytes
-    return most is not None and len(message.encode()) > most
-
-
-@implementer(IServerRequest)
-class ServerRequest:
-    """A request that came in, as the transaction user sees it."""
-
-    __slots__ = ("_edge", "_transaction", "request", "source")
-
-    def __init__(self, edge: SIPEdge, transaction: ServerTransaction) -> None:
-        self._edge = edge
-        self._transaction = transaction
-        self.request = transaction.request
-        self.source: Source = cast(EdgeFlow, transaction.flow).source
-
-    @property
-    def answered(self) -> bool:
-        return self._transaction.answered
-
-    @property
-    def flow(self) -> EdgeFlow:
-        return cast(EdgeFlow, self._transaction.flow)
-
-    @property
-    def context(self) -> Any:
-        return self._transaction.user
-
-    @context.setter
-    def context(self, context: Any) -> None:
-        self._transaction.user = context
-
-    @property
-    def cancels(self) -> IServerRequest | None:
-        transaction = self._transaction.cancels
-        return None if transaction is None else ServerRequest(self._edge, transaction)
-
-    def respond(self, response: Response, stateless: bool = False) -> None:
-        flow = cast(EdgeFlow, self._transaction.flow)
-        if isinstance(flow, SIPConnection) and _too_large(response, flow):
-            # The other end learns at once that no answer can come (docs/decisions/0021).
-            self._edge.counters["response too large"] += 1
-            response = self.request.response(500, "Response Too Large", response.to.tag)
-        self._transaction.respond(response, self._edge.now(), stateless)
-        self._edge.flush()
-
-
-@implementer(IResponseUser)
-class _Answer:
-    """The final response to a request of ours."""
-
-    def __init__(self) -> None:
-        self.waiting: Deferred[Response] = Deferred()
-
-    def response_received(self, response: Response) -> None:
-        if response.status >= 200 and not self.waiting.called:
-            self.waiting.callback(response)
-
-    def request_failed(self, error: SIPFailure) -> None:
-        if not self.waiting.called:
-            self.waiting.errback(error)
+_SHORTEST_WAIT = 0.01
+"""Seconds: of thousands of timers those that end close to each other are fired together."""
 
 
 class SIPEdge:
@@ -227,12 +164,24 @@ class SIPEdge:
     # -- in -----------------------------------------------------------------------------------------------
 
     def _datagram_received(self, port: DatagramPort, data: bytes, host: str, port_number: int) -> None:
+        if stun.is_stun(data) and self._answer_stun(port, data, (host, port_number)):
+            return
         source = Source(host, port_number, "UDP")
         message = datagram_message(data)
         if message is None:
             self.counters["keep-alive"] += 1
         else:
             self._received(message, DatagramFlow(port, host, port_number, source))
+
+    def _answer_stun(self, port: DatagramPort, data: bytes, seen: tuple[str, int]) -> bool:
+        """Answer a phone that keeps its flow alive so, and learns when its NAT has changed it (RFC 5626 §3.5.2, §8)."""
+        request = stun.parse(data)
+        if request is None:
+            return False
+        self.counters["keep-alive"] += 1
+        if stun.is_plain_request(request):
+            port.send(stun.binding_response(request, seen), *seen)
+        return True
 
     def _received(self, message: Request | Response | SIPParseError, flow: EdgeFlow) -> None:
         if isinstance(message, SIPParseError):
@@ -359,7 +308,7 @@ class SIPEdge:
             if timer.getTime() <= when:
                 return
             timer.cancel()
-        self._timer = self._reactor.callLater(max(0.0, when - self.now()), self._advance)
+        self._timer = self._reactor.callLater(max(_SHORTEST_WAIT, when - self.now()), self._advance)
 
     def _advance(self) -> None:
         self._timer = None
@@ -380,7 +329,7 @@ class SIPEdge:
         self._complete(request)
         flow = await self.flow_to(target, len(request.encode()))
         request.prepend("Via", self.via(flow))
-        answer = _Answer()
+        answer = FinalResponse()
         self.send(request, flow, answer)
         return await answer.waiting
 
@@ -390,7 +339,7 @@ class SIPEdge:
         :raises MessageTooLarge: the flow does not take so long a message.
         :raises TransportFailure: there are too many transactions.
         """
-        if isinstance(flow, SIPConnection) and _too_large(request, flow):
+        if isinstance(flow, SIPConnection) and too_large(request, flow):
             self.counters["request too large"] += 1
             raise MessageTooLarge()
         try:
@@ -404,7 +353,8 @@ class SIPEdge:
 
     def via(self, flow: EdgeFlow, branch: str = "") -> str:
         """A Via for a request over `flow`, with a branch of its own unless one is given."""
-        return f"SIP/2.0/{flow.source.transport} {self.sent_by(flow)};branch={branch or self.branch()};rport"
+        transport = "TLS" if flow.source.transport == DTLS_UDP else flow.source.transport
+        return f"SIP/2.0/{transport} {self.sent_by(flow)};branch={branch or self.branch()};rport"
 
     @staticmethod
     def _settled(transaction: Any) -> None:
@@ -462,13 +412,23 @@ class SIPEdge:
         assert transport is not None
         host, port = host_and_port(transport.getHost())
         if isinstance(flow, SIPConnection):
-            # The port where we listen, not that of this connection; without one there is nothing to name.
-            ports = {where.transport: where.port for where in self.listening}
-            port = ports.get(flow.source.transport) or ports.get("TCP", port)
+            host, port = self._where_we_listen(host, port, flow.source.transport)
         if not host or host in ("0.0.0.0", "::"):
             ours = (address for address in self._advertise if (":" in address) == (":" in flow.source.host))
             host = next(ours, self._advertise[0] if self._advertise else host)
         return address_text(host or "localhost", port or 5060)
+
+    def _where_we_listen(self, host: str, port: int, transport: str) -> tuple[str, int]:
+        """Where others connect to, as seen from a connection between `host` and somebody; that itself if nowhere.
+
+        A connection of our own making has a port of its own, and maybe an address that nothing listens at.
+        """
+        ports = [where for where in self.listening if where.transport == transport]
+        ports = ports or [where for where in self.listening if where.transport == "TCP"]
+        if not ports or any(where.host in (host, "0.0.0.0", "::") for where in ports):
+            return host, ports[0].port if ports else port
+        alike = next((where for where in ports if (":" in where.host) == (":" in host)), ports[0])
+        return alike.host, alike.port
 
     # -- connections --------------------------------------------------------------------------------------------
 

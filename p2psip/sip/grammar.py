@@ -13,9 +13,10 @@ from .errors import SIPParseError
 TOKEN_CHARACTERS = r"A-Za-z0-9\-.!%*_+`'~"
 _TOKEN = re.compile(rf"[{TOKEN_CHARACTERS}]+\Z").match
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL).match
-_NUMBER = re.compile(r"[0-9]+\Z").match
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_VALUE = re.compile(r'(?:[^\x00-\x20\x7f",;<>\\]+|"(?:[^"\\]|\\.)*+")\Z', re.DOTALL).match
+_PLAIN_VALUE = r'[^\x00-\x20\x7f",;<>\\]+'
+_VALUE = re.compile(rf'(?:{_PLAIN_VALUE}|"(?:[^"\\]|\\.)*+")\Z', re.DOTALL).match
+_PLAIN_PARAMETER = re.compile(rf";([{TOKEN_CHARACTERS}]++)(?:=({_PLAIN_VALUE}+))?").match
 _NEXT = {separator: re.compile(f'["<{separator}]').search for separator in ",;"}
 
 MOST_PARAMETERS = 64
@@ -61,7 +62,19 @@ def split(text: str, separator: str) -> list[str]:
 def parse_parameters(text: str) -> Parameters:
     """What `text`, empty or beginning with ";", says: a repeated or empty parameter is an error."""
     parameters: Parameters = {}
-    if not text or text.isspace():
+    position, end = 0, len(text)
+    # As nearly everybody writes them, without spaces and quotes.
+    while position < end and (match := _PLAIN_PARAMETER(text, position)) is not None:
+        parameters[match[1].lower()] = match[2]
+        position = match.end()
+    if position == end and len(parameters) == text.count(";") <= MOST_PARAMETERS:
+        return parameters
+    return _parse_any_parameters(text)
+
+
+def _parse_any_parameters(text: str) -> Parameters:
+    parameters: Parameters = {}
+    if text.isspace():
         return parameters
     first, *parts = split(text, ";")
     if first:
@@ -86,7 +99,10 @@ def parse_parameters(text: str) -> Parameters:
 
 
 def write_parameters(parameters: Parameters) -> str:
-    return "".join(f";{name}" if value is None else f";{name}={value}" for name, value in parameters.items())
+    text = ""
+    for name, value in parameters.items():
+        text += f";{name}" if value is None else f";{name}={value}"
+    return text
 
 
 def unquote(text: str) -> str:
@@ -118,7 +134,7 @@ def check_utf8(text: str) -> str:
 
 def parse_number(text: str, what: str, limit: int = 2**32) -> int:
     """The decimal number `text`, which must be below `limit`."""
-    if _NUMBER(text) is None or len(text) > 20:
+    if not (text.isdecimal() and text.isascii()) or len(text) > 20:
         raise SIPParseError(f"{what} is not a number in its range")
     number = int(text)
     if number >= limit:

@@ -26,6 +26,15 @@ _VIA = re.compile(
     r"(?:[ \t]*:[ \t]*([0-9]{1,5}))?[ \t]*(;.*)?\Z",
     re.DOTALL,
 ).match
+_PLAIN_NAME_ADDR = re.compile(
+    rf'(?:"([^"\\]*+)"[ \t]*|([{TOKEN_CHARACTERS} \t]*+))<([^<>"\x00-\x20\x7f-\U0010ffff]++)>'
+    rf"(?:;tag=({_TOKEN})|(;.*))?\Z",
+    re.DOTALL,
+).match
+_METHODS = frozenset(
+    ("INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "UPDATE", "PRACK", "INFO", "REFER", "SUBSCRIBE", "NOTIFY",
+     "MESSAGE", "PUBLISH")
+)  # fmt: skip
 _DISPLAY = re.compile(rf"[{TOKEN_CHARACTERS} \t]*\Z").match
 _QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z").match
 
@@ -142,7 +151,7 @@ def parse_expires(value: str | None) -> int | None:
 
 def parse_cseq(text: str) -> CSeq:
     parts = text.split()
-    if len(parts) != 2 or not is_token(parts[1]):
+    if len(parts) != 2 or (parts[1] not in _METHODS and not is_token(parts[1])):
         raise SIPParseError("CSeq is not a number and a method")
     return CSeq(parse_number(parts[0], "CSeq", 2**31), parts[1])
 
@@ -162,6 +171,13 @@ def parse_via(text: str) -> Via:
 
 def parse_name_addr(text: str) -> NameAddr:
     """Read a name-addr or addr-spec with parameters: From, To, one Contact, one Route."""
+    # As nearly everybody writes From and To.
+    plain = _PLAIN_NAME_ADDR(text)
+    if plain is not None:
+        quoted, words, uri, tag, others = plain.groups()
+        if ":" in uri:
+            parameters = {"tag": tag} if tag else parse_parameters(others) if others else {}
+            return NameAddr(uri, quoted or (words and words.strip()) or None, parameters)
     text = text.strip()
     if text[:1] == '"':
         end = end_of_quoted(text, 0)

@@ -66,6 +66,7 @@ class NodeRoute(NamedTuple):
     """A node of an AOR's registration record."""
 
     node_id: bytes
+    """Empty: no node is known of, `aor` is of another domain, or a number."""
     aor: str
     """The AOR that this node serves: another than asked for where calls are forwarded."""
     prefs: str = ""
@@ -146,11 +147,17 @@ class INumbers(Interface):
     def is_emergency(number: str) -> bool:
         """Whether it is one that nobody may be kept from calling."""
 
-    def user_of(number: str) -> Deferred[str | None]:
-        """The AOR of the account that has this number."""
+    def called(request: Request) -> str | None:
+        """The number that a request of a trunk is for, which may stand in another place than the Request-URI."""
 
-    def gateways(number: str) -> Deferred[Sequence[ProxyTarget]]:
-        """Where calls to it go out, in the order to be tried."""
+    def user_of(number: str) -> Deferred[str | None]:
+        """The AOR of the account that has this number.  Fails with Unavailable."""
+
+    def gateways(number: str, caller: str = "") -> Deferred[Sequence[ProxyTarget]]:
+        """Where calls to it go out, in the order to be tried: trunks of this node, and other nodes.
+
+        `caller` is the AOR of the user who calls: its number is what a trunk is told.  Fails with Unavailable.
+        """
 
     def from_trunk(source: Source) -> bool:
         """Whether `source` is a trunk of this node."""
@@ -179,8 +186,10 @@ class IMedia(Interface):
 class IRegistrationStore(Interface):
     """Where the overlay learns which users are at this registrar, and this registrar where others are."""
 
-    def register(aor: str, expires: int) -> Deferred[None]:
+    def register(aor: str, expires: int, prefs: str = "") -> Deferred[None]:
         """Phones of `aor` are here for the next `expires` seconds; called for each change and refresh.
+
+        `prefs` is what they can do, see `p2psip.sip.features`; empty: that is not known.
 
         Fails with a SIPFailure, or anything else: the phone gets an error and the old bindings stay.
         """
@@ -193,6 +202,9 @@ class IRegistrationStore(Interface):
 
         Fails with NotRegistered (the user exists), UnknownUser or Unavailable.
         """
+
+    def forwarded(aor: str) -> bool:
+        """Whether calls for `aor` go elsewhere by the will of its user, as told to this node."""
 
     def routes(aor: str) -> Deferred[Sequence[NodeRoute]]:
         """The nodes where `aor` is registered, this one included; where it is forwarded, those of the other AOR.

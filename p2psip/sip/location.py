@@ -8,6 +8,7 @@ from math import ceil
 from typing import NamedTuple
 
 from .errors import SIPFailure, SIPParseError, Unavailable
+from .features import predicate
 from .grammar import Parameters, parse_parameters, write_parameters
 from .interfaces import BindingRow, Contact
 from .uri import URI, parse_uri
@@ -57,6 +58,16 @@ class Binding:
             self._uri = parse_uri(self.uri_text)
         return self._uri
 
+    @property
+    def instance(self) -> str:
+        """The device, as it names itself (``+sip.instance``, RFC 5626 §4.1); empty when it does not."""
+        return parse_parameters(self.parameters).get("+sip.instance") or ""
+
+    @property
+    def features(self) -> str:
+        """What the device can do; see `features.predicate`."""
+        return predicate(parse_parameters(self.parameters), self.uri.scheme)
+
     def remaining(self, now: float) -> int:
         """Whole seconds left, at least 1 for a binding that lives."""
         return max(0, ceil(self.expires_at - now))
@@ -64,10 +75,11 @@ class Binding:
     def contact(self, now: float) -> Contact:
         return Contact(self.uri_text, self.q, self.remaining(now))
 
-    def header(self, now: float) -> str:
-        """The Contact value of a response to REGISTER."""
+    def header(self, now: float, gruu: str = "") -> str:
+        """The Contact value of a response to REGISTER, with the public GRUU of the device where it has one."""
         q = "" if self.q is None else f";q={self.q:g}"
-        return f"<{self.uri_text}>{self.parameters}{q};expires={self.remaining(now)}"
+        public = f';pub-gruu="{gruu}"' if gruu else ""
+        return f"<{self.uri_text}>{self.parameters}{public}{q};expires={self.remaining(now)}"
 
     def row(self, aor: str) -> BindingRow:
         return BindingRow(

@@ -74,12 +74,13 @@ class Locator:
         return found.addTimeout(SECONDS, self._clock, onTimeoutCancel=_too_slow)
 
     async def _locate(self, uri: SIPURI) -> Sequence[Target]:
-        host = bare_host(uri.parameters.get("maddr") or uri.host)
+        host = _host_of(uri)
         transport = _transport_of(uri)
         default = transport or ("TLS" if uri.scheme == "sips" else "UDP")
-        if (address := _numeric(host)) is not None:
-            place = _Host(default, address, uri.port or PORTS[default])
-            return self._targets([(place, [address])], uri.address)
+        if (literal := numeric_target(uri)) is not None:
+            if not self._usable(literal.host):
+                raise NoServer()
+            return [literal]
         search = _Search(self.names, host, self._random)
         if uri.port is not None:
             hosts = [_Host(default, host, uri.port)]
@@ -166,6 +167,19 @@ class _Search:
         return answer
 
 
+def numeric_target(uri: SIPURI) -> Target | None:
+    """The server that `uri` names by its address (RFC 3263 §4.1, §4.2); None where its host is a name.
+
+    :raises NoServer: it demands a transport that cannot be had.
+    """
+    try:
+        address = str(ip_address(_host_of(uri)))
+    except ValueError:
+        return None
+    transport = _transport_of(uri) or ("TLS" if uri.scheme == "sips" else "UDP")
+    return Target(transport, address, uri.port or PORTS[transport], uri.address if transport == "TLS" else "")
+
+
 def in_order(records: Iterable[Any], random: Random) -> Iterator[Any]:
     """SRV records in the order to be tried: by priority, among equal ones by chance and weight (RFC 2782)."""
     for _, same in groupby(sorted(records, key=attrgetter("priority")), key=attrgetter("priority")):
@@ -230,11 +244,9 @@ def _transport_of(uri: SIPURI) -> str | None:
     return "TLS" if uri.scheme == "sips" else wanted
 
 
-def _numeric(host: str) -> str | None:
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        return None
+def _host_of(uri: SIPURI) -> str:
+    """What RFC 3263 §4 calls TARGET."""
+    return bare_host(uri.parameters.get("maddr") or uri.host)
 
 
 def _too_slow(result: Any, _seconds: float) -> Any:

@@ -63,7 +63,6 @@ _NAMES = {
 }
 _NAMES |= {letter: name for short, name in _COMPACT.items() for letter in (short, short.upper())}
 _LIST_NAMES = frozenset(_LISTS)
-_SINGLE = ("From", "To", "Call-ID", "CSeq")
 
 
 def header_name(name: str) -> str:
@@ -103,6 +102,8 @@ class Message:
         values = self.headers.get(name, [])
         if name not in _LIST_NAMES:
             return list(values)
+        if len(values) == 1 and "," not in values[0]:
+            return [values[0].strip()]
         return [part for value in values for part in split(value, ",")]
 
     def set(self, name: str, value: str) -> None:
@@ -222,7 +223,7 @@ class Message:
     def max_forwards(self) -> int | None:
         if "Max-Forwards" not in self.headers:
             return None
-        return self._typed("Max-Forwards", lambda text: parse_number(text, "Max-Forwards", 256))
+        return self._typed("Max-Forwards", _parse_max_forwards)
 
     @property
     def expires(self) -> int | None:
@@ -285,8 +286,9 @@ class Request(Message):
             via.parameters["rport"] = str(port)
         if wants_port or "received" in via.parameters or bare_host(via.host) != host:
             via.parameters["received"] = host
-            rest = split(self.headers["Via"][0], ",")[1:]
-            self.headers["Via"][0] = ", ".join([str(via), *rest])
+            values = self.headers["Via"]
+            rest = split(values[0], ",")[1:] if "," in values[0] else ()
+            values[0] = ", ".join((str(via), *rest)) if rest else str(via)
 
     def response(self, status: int, reason: str | None = None, to_tag: str | None = None) -> Response:
         """A response to this request (RFC 3261 §8.2.6.2); `to_tag` goes to the To unless it has a tag."""
@@ -355,11 +357,12 @@ def parse_head(head: bytes) -> Request | Response:
     if len(head) > MOST_HEAD_BYTES:
         raise SIPParseError("the header fields are too large", 513)
     text = head.decode("utf-8", "surrogateescape")
-    if text.count("\r\n") > MOST_LINES:
+    lines = text.split("\r\n")
+    if len(lines) - 1 > MOST_LINES:
         raise SIPParseError("too many lines", 513)
     if "\r\n " in text or "\r\n\t" in text:
         text = _FOLD.sub(" ", text)
-    lines = text.split("\r\n")
+        lines = text.split("\r\n")
     if len(lines) > MOST_HEADER_FIELDS:
         raise SIPParseError("too many header fields", 513)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
@@ -421,7 +424,7 @@ def content_length(message: Request | Response) -> int:
     values = message.headers.get("Content-Length")
     if values is None:
         return 0
-    if any(value != values[0] for value in values):
+    if len(values) > 1 and any(value != values[0] for value in values):
         raise SIPParseError("several Content-Length", message=message)
     try:
         return parse_number(values[0], "Content-Length", 2**31)
@@ -436,10 +439,16 @@ def check(message: Request | Response) -> None:
     :raises SIPParseError: with the message.
     """
     try:
-        for name in _SINGLE:
-            if name not in message.headers:
+        headers, parsed = message.headers, message._parsed
+        for name, _ in _SINGLE:
+            if name not in headers:
                 raise SIPParseError(f"no {name}")
-        message.via, message.from_, message.to, message.call_id  # noqa: B018  (parsed, and kept)
+        message.via  # noqa: B018  (parsed, and kept)
+        for name, parse_value in _SINGLE:
+            values = headers[name]
+            if len(values) > 1:
+                raise SIPParseError(f"more than one {name}")
+            parsed[name] = parse_value(values[0])
         cseq = message.cseq
         if isinstance(message, Request):
             if cseq.method != message.method:
@@ -464,6 +473,16 @@ def _parse_call_id(text: str) -> str:
     if not text or " " in text or "\t" in text:
         raise SIPParseError("a malformed Call-ID")
     return text
+
+
+def _parse_max_forwards(text: str) -> int:
+    return parse_number(text, "Max-Forwards", 256)
+
+
+_SINGLE: tuple[tuple[str, Callable[[str], Any]], ...] = (
+    ("From", parse_name_addr), ("To", parse_name_addr), ("Call-ID", _parse_call_id), ("CSeq", parse_cseq),
+)  # fmt: skip
+"""What every message has once, beside Via."""
 
 
 def _checked(value: str) -> str:

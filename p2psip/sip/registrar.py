@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
@@ -12,14 +13,21 @@ from twisted.logger import Logger
 from .authentication import Authenticator
 from .domain import Domain
 from .errors import SIPFailure
+from .features import union
 from .grammar import check_utf8, write_parameters
+from .gruu import device_tag, make_gruu
 from .headers import NameAddr, write_date
 from .interfaces import Contact, IBindingJournal, IRegistrationStore, Source
 from .location import Binding, Location, Wish
 from .message import Request, Response
+from .query import aor_uri
 
 _RETRY_AFTER = 30
 _LONGEST_KEPT = 1024
+_OURS = ("q", "expires", "pub-gruu", "temp-gruu")
+"""Parameters of a Contact that the registrar itself writes, or keeps apart."""
+_FLOW_TIMER = 120
+"""Seconds without a keep-alive after which a phone's flow may be taken for dead (RFC 5626 §4.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +41,15 @@ class Lifetimes:
     """More is shortened to this."""
 
 
+class Devices(NamedTuple):
+    """What the GRUUs of a registrar are made with (RFC 7904 §6); `key` is the node's own secret."""
+
+    node_id: bytes
+    key: bytes
+
+
 class Registrar:
-    """Serves REGISTER of one domain.
+    """Serves REGISTER of one domain.  Without `devices` it gives no GRUUs.
 
     A change is told to the overlay first and made here when the overlay has it; so what the phone was told holds.
     """
@@ -49,6 +64,7 @@ class Registrar:
         store: IRegistrationStore,
         journal: IBindingJournal | None = None,
         lifetimes: Lifetimes | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self._domain = domain
         self._authenticator = authenticator
@@ -56,6 +72,7 @@ class Registrar:
         self._store = store
         self._journal = journal
         self._lifetimes = lifetimes or Lifetimes()
+        self._devices = devices
         self._locks: dict[str, DeferredLock] = {}
         self.counters: Counter[str] = Counter()
 
@@ -75,6 +92,18 @@ class Registrar:
     def bindings(self, aor: str, now: float) -> Sequence[Binding]:
         """The bindings of `aor` at this registrar, the preferred first."""
         return self._location.bindings(aor, now)
+
+    def lasting(self, aor: str, now: float) -> tuple[int, str]:
+        """How many seconds phones of `aor` stay registered here at most, and what they can do; 0: none is."""
+        return _lasting(self._location.bindings(aor, now), now)
+
+    def device(self, aor: str, tag: bytes, now: float) -> Sequence[Binding]:
+        """The bindings of the one device of `aor` that `tag` of a GRUU means; an empty tag means all."""
+        bindings = self._location.bindings(aor, now)
+        if not tag or self._devices is None:
+            return bindings
+        key = self._devices.key
+        return [b for b in bindings if b.instance and device_tag(key, aor, b.instance) == tag]
 
     def answer_query(self, request: Request, now: float) -> Response:
         """The response to a REGISTER without Contact of another registrar, which needs no digest.
@@ -194,7 +223,7 @@ class Registrar:
     async def _tell(self, aor: str, bindings: list[Binding], now: float) -> None:
         """Tell the overlay that `bindings` are those of `aor`."""
         if bindings:
-            await self._store.register(aor, max(binding.remaining(now) for binding in bindings))
+            await self._store.register(aor, *_lasting(bindings, now))
         else:
             await self._store.unregister(aor)
 
@@ -205,20 +234,54 @@ class Registrar:
         if 0 < expires < self._lifetimes.shortest:
             self.counters["interval too brief"] += 1
             raise SIPFailure(423, headers=(("Min-Expires", str(self._lifetimes.shortest)),))
-        parameters = {name: value for name, value in contact.parameters.items() if name not in ("q", "expires")}
+        parameters = {name: value for name, value in contact.parameters.items() if name not in _OURS}
         _to_keep(contact.uri_text + write_parameters(parameters))
         return Wish(contact.uri_text, contact.uri, parameters, contact.q, min(expires, self._lifetimes.longest))
 
     def _listing(self, request: Request, bindings: list[Binding], now: float) -> Response:
         response = request.response(200)
         if bindings:
-            response.headers["Contact"] = [binding.header(now) for binding in bindings]
+            tags = _supported(request)
+            gruu = "gruu" in tags and request.to.uri.scheme != "tel"
+            aor = self._domain.aor(request.to.uri)
+            response.headers["Contact"] = [
+                binding.header(now, self._gruu(aor, binding) if gruu else "") for binding in bindings
+            ]
+            if "outbound" in tags and len(request.vias) == 1 and _has_flow(request):
+                # RFC 5626 s6: it is the phone's first hop, and will use the flow.
+                response.set("Require", "outbound")
+                response.set("Flow-Timer", str(_FLOW_TIMER))
         response.set("Date", write_date(now))
         return response
+
+    def _gruu(self, aor: str, binding: Binding) -> str:
+        if self._devices is None or not binding.instance:
+            return ""
+        tag = device_tag(self._devices.key, aor, binding.instance)
+        return make_gruu(aor_uri(aor), self._devices.node_id, tag)
 
     def _save(self, aor: str, bindings: list[Binding]) -> None:
         if self._journal is not None:
             self._journal.save(aor, [binding.row(aor) for binding in bindings])
+
+
+def _lasting(bindings: Sequence[Binding], now: float) -> tuple[int, str]:
+    remaining = max((binding.remaining(now) for binding in bindings), default=0)
+    return remaining, union(binding.features for binding in bindings)
+
+
+def _supported(request: Request) -> frozenset[str]:
+    """The option tags that the phone supports."""
+    if "Supported" not in request.headers:
+        return frozenset()
+    return frozenset(tag.lower() for tag in request.values("Supported"))
+
+
+def _has_flow(request: Request) -> bool:
+    """Whether a Contact is to be reached over the flow of its request (RFC 5626 §4.2)."""
+    if "Contact" not in request.headers or request.wildcard_contact:
+        return False
+    return any("reg-id" in contact.parameters and "+sip.instance" in contact.parameters for contact in request.contacts)
 
 
 def _to_keep(text: str) -> str:

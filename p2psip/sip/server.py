@@ -14,8 +14,8 @@ from zope.interface import implementer
 
 from .authentication import Challenged
 from .domain import Domain
-from .edge import EdgeFlow
 from .errors import SIPFailure, SIPParseError
+from .exchanges import EdgeFlow
 from .interfaces import IServerRequest, ITransactionUser
 from .machines import Flow
 from .message import Request, Response

@@ -97,7 +97,7 @@ class Bindings:
         self.server = server
         self._overlay = overlay
         self._edge = edge
-        self._registrar = registrar
+        self.registrar = registrar
         self.flows = Flows(overlay, edge, lambda connection: _Requests(self, connection))
         self._allowances: OrderedDict[NodeId, _Allowance] = OrderedDict()
 
@@ -121,7 +121,7 @@ class Bindings:
         if not allowance.take(now):
             self._overlay.count("binding queries: too many")
             raise SIPFailure(503, headers=(("Retry-After", "1"),))
-        return self._registrar.answer_query(request, now)
+        return self.registrar.answer_query(request, now)
 
     # -- of others -----------------------------------------------------------------------------------------
 

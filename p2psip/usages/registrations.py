@@ -16,6 +16,8 @@ from ..errors import Forbidden
 from ..ids import NodeId
 from ..interfaces import IOverlay, ISigner
 from ..sip.errors import SIPParseError
+from ..sip.gruu import read_gruu
+from ..sip.interfaces import NodeRoute
 from ..sip.uri import SIPURI, parse_uri
 from ..wire.errors import DecodeError
 from ..wire.header import NodeDestination
@@ -39,10 +41,17 @@ class NotServed(Exception):
 class Located:
     """Where an AOR is registered."""
 
-    nodes: Sequence[NodeId]
-    """The nodes at the end of the destination lists, each once."""
+    routes: Sequence[NodeRoute]
+    """Each node at the end of a destination list, with each AOR that leads there; and other domains' AORs."""
     known: bool
     """Whether there was any registration, also one that leads nowhere."""
+    looped: bool = False
+    """Whether it is forwarded in a circle."""
+
+    @property
+    def nodes(self) -> Sequence[NodeId]:
+        """The nodes, each once."""
+        return tuple(dict.fromkeys(NodeId(route.node_id) for route in self.routes if route.node_id))
 
 
 class Registrations:
@@ -56,6 +65,10 @@ class Registrations:
         self._signer = signer
         self._until: OrderedDict[str, float] = OrderedDict()
         """When the registration of ours of each AOR ends in the overlay, seconds since the epoch."""
+        self._stored: dict[str, bytes] = {}
+        """What it says."""
+        self.forwards: dict[str, str] = {}
+        """Where calls for AORs go in place of this node: another AOR, or a URI of another domain."""
         self._under_way: dict[str, list[Deferred[None]]] = {}
 
     def __len__(self) -> int:
@@ -65,30 +78,41 @@ class Registrations:
     def forget(self) -> None:
         """Take nothing for stored any more: the node joined anew, so each next refresh stores again."""
         self._until.clear()
+        self._stored.clear()
 
     # -- storing -----------------------------------------------------------------------------------------
 
-    async def register(self, aor: str, expires: int) -> None:
+    async def register(self, aor: str, expires: int, prefs: str = "") -> None:
         """See that a registration of `aor` at this node outlives the next `expires` seconds.
 
         Nothing is stored when what stands will live that long; else it is stored for twice that time, but not
         beyond the user's certificate.
 
+        :param prefs: the contact preferences of the user's phones here (RFC 7904 §3.2).
         :raises NotServed: this node has no credentials of the user.
         :raises p2psip.errors.RELOADError: the responsible peer refused, or none answered.
         """
         async with self._turn(aor):
             clock = self._overlay.clock
-            if self._until.get(aor, 0.0) >= clock.seconds() + expires:
+            value = self._value(aor, prefs)
+            if self._until.get(aor, 0.0) >= clock.seconds() + expires and self._stored.get(aor) == value:
                 return
             signer = self._signer_of(aor)
             lifetime = max(1, min(2 * expires, int(signer.identity.not_after - clock.seconds())))
-            route = RouteRegistration(destination_list=(NodeDestination(node_id=self._overlay.node_id),))
-            await self._store(aor, DataValue(exists=True, value=route.encode()), lifetime, signer)
+            await self._store(aor, DataValue(exists=True, value=value), lifetime, signer)
+            self._stored[aor] = value
             self._until[aor] = clock.seconds() + lifetime
             self._until.move_to_end(aor)
             while len(self._until) > MOST_AORS:
-                self._until.popitem(last=False)
+                self._stored.pop(self._until.popitem(last=False)[0], None)
+
+    def _value(self, aor: str, prefs: str) -> bytes:
+        """The registration of `aor`: the way to this node, or another AOR to which its calls are forwarded."""
+        target = self.forwards.get(aor)
+        if target is not None:
+            return UriRegistration(uri=target.encode()).encode()
+        here = NodeDestination(node_id=self._overlay.node_id)
+        return RouteRegistration(contact_prefs=prefs.encode(), destination_list=(here,)).encode()
 
     async def unregister(self, aor: str) -> None:
         """Remove the registration of `aor` at this node; raises as `register`."""
@@ -98,6 +122,7 @@ class Registrations:
             lifetime = max(TOMBSTONE, remaining)
             await self._store(aor, DataValue(exists=False, value=b""), lifetime, self._signer_of(aor))
             self._until.pop(aor, None)
+            self._stored.pop(aor, None)
 
     def _signer_of(self, aor: str) -> ISigner:
         signer = self._signer(aor.rpartition("@")[0])
@@ -134,24 +159,36 @@ class Registrations:
 
         :raises p2psip.errors.RELOADError: the responsible peer refused, or none answered.
         """
-        nodes: dict[NodeId, None] = {}
-        known = False
+        routes: dict[tuple[bytes, str], NodeRoute] = {}
+        known = looped = False
         pending, seen = [aor], {aor}
-        while pending and len(nodes) < MOST_NODES:
-            for registration in await self._fetch(pending.pop(0)):
+        while pending and len(routes) < MOST_NODES:
+            current = pending.pop(0)
+            found = await self._fetch(current)
+            if not found and current != aor:
+                # Another domain, or a number: whoever calls has other means.
+                routes[b"", current] = NodeRoute(b"", current)
+            for registration in found:
                 known = True
                 if isinstance(registration, RouteRegistration) and registration.destination_list:
                     last = registration.destination_list[-1]
                     if isinstance(last, NodeDestination):
-                        nodes[last.node_id] = None
+                        prefs = registration.contact_prefs.decode("utf-8", "replace")
+                        routes[last.node_id, current] = NodeRoute(last.node_id, current, prefs)
                 elif isinstance(registration, UriRegistration):
+                    device = self._device_of(registration.uri)
+                    if device is not None:
+                        routes[device.node_id, device.aor] = device
                     target = _aor_of(registration.uri)
+                    looped = looped or target in seen
                     if target and target not in seen and len(seen) < MOST_FORWARDS:
                         seen.add(target)
                         pending.append(target)
-        return Located(tuple(nodes)[:MOST_NODES], known)
+        return Located(tuple(routes.values())[:MOST_NODES], known, looped)
 
     async def _fetch(self, aor: str) -> list[SipRegistration]:
+        if not self._may_be_here(aor):
+            return []
         found: list[SipRegistration] = []
         for value in await self._overlay.fetch(aor.encode(), SIP_REGISTRATION):
             entry = value.data.value
@@ -162,6 +199,22 @@ class Registrations:
             except DecodeError:
                 self._overlay.count("undecodable SipRegistration")
         return found
+
+    def _device_of(self, uri: bytes) -> NodeRoute | None:
+        """The one device that calls are forwarded to, where `uri` is a GRUU (RFC 7904 §4.2, step 3)."""
+        try:
+            parsed = parse_uri(uri.decode("utf-8", "replace"))
+            if not isinstance(parsed, SIPURI):
+                return None
+            found = read_gruu(parsed, len(self._overlay.node_id))
+            return None if found is None else NodeRoute(found.node_id, f"{parsed.aor()};gr={parsed.parameters['gr']}")
+        except SIPParseError:
+            return None
+
+    def _may_be_here(self, aor: str) -> bool:
+        """Whether this overlay can have registrations of `aor`."""
+        kind = self._overlay.configuration.kinds.get(SIP_REGISTRATION)
+        return kind is None or kind.domains is None or admits(kind.domains, aor)
 
 
 def _aor_of(uri: bytes) -> str:

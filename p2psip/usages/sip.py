@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
@@ -26,11 +27,13 @@ from ..sip.edge import SIPEdge
 from ..sip.errors import NotRegistered, SIPFailure, Unavailable, UnknownUser
 from ..sip.interfaces import Contact, IRegistrationStore, NodeRoute, Resolution
 from ..sip.nodes import INodes
+from ..sip.query import aor_uri
 from ..sip.registrar import Registrar
 from ..sip.server import SIPServer
 from ..sip.transport import SIPConnection
 from ..wire.codes import ApplicationId
 from .bindings import Bindings
+from .forwards import Forwards
 from .registrations import Located, NotServed, Registrations
 
 REMEMBERED: Final = 10.0
@@ -58,6 +61,7 @@ class SIPUsage:
         self._exists: Callable[[str], bool] = lambda user: False
         self.registrations = Registrations(overlay, lambda user: self._signer(user))
         self._bindings: Bindings | None = None
+        self._forwards: Forwards | None = None
         self._remembered_routes: OrderedDict[str, tuple[float, Sequence[NodeRoute]]] = OrderedDict()
         self._remembered: OrderedDict[str, tuple[float, Resolution]] = OrderedDict()
 
@@ -68,25 +72,32 @@ class SIPUsage:
         edge: SIPEdge,
         registrar: Registrar,
         server: SIPServer,
+        database: sqlite3.Connection,
     ) -> None:
         """Serve the phones of a registrar at this node.
 
         :param signer: who signs for a user (the part before the @); None for one unknown to this registrar.
         :param exists: whether this node happens to know that a user exists.
+        :param database: keeps what users want of their calls; the caller's to close.
         """
         self._signer = signer
         self._exists = exists
         self._bindings = Bindings(self._overlay, edge, registrar, server)
+        self._forwards = Forwards(self._overlay, self.registrations, database)
 
     # -- IUsage --------------------------------------------------------------------------------------------
 
     def start(self) -> Deferred[None]:
         """The node has joined, perhaps anew: each phone's next refresh is stored again."""
         self.registrations.forget()
+        if self._forwards is not None:
+            self._forwards.start()
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
         """End.  Registrations stay until their lifetime ends: phones know this node, and it may come back."""
+        if self._forwards is not None:
+            self._forwards.stop()
         if self._bindings is not None:
             self._bindings.close()
         return succeed(None)
@@ -100,12 +111,14 @@ class SIPUsage:
 
     # -- IRegistrationStore ----------------------------------------------------------------------------------
 
-    def register(self, aor: str, expires: int) -> Deferred[None]:
+    def register(self, aor: str, expires: int, prefs: str = "") -> Deferred[None]:
         """See `IRegistrationStore`."""
-        return Deferred.fromCoroutine(self._stored(self.registrations.register(aor, expires)))
+        return Deferred.fromCoroutine(self._stored(self.registrations.register(aor, expires, prefs)))
 
     def unregister(self, aor: str) -> Deferred[None]:
-        """See `IRegistrationStore`."""
+        """See `IRegistrationStore`; a forwarding stays."""
+        if self.forwarded(aor):
+            return succeed(None)
         return Deferred.fromCoroutine(self._stored(self.registrations.unregister(aor)))
 
     async def _stored(self, storing: Awaitable[None]) -> None:
@@ -116,6 +129,10 @@ class SIPUsage:
         except (RELOADError, LinkError) as error:
             self._overlay.count(f"registration not stored: {type(error).__name__}")
             raise Unavailable("Overlay Unavailable", retry_after=10) from error
+
+    def forwarded(self, aor: str) -> bool:
+        """See `IRegistrationStore`."""
+        return aor in self.registrations.forwards
 
     def resolve(self, aor: str) -> Deferred[Resolution]:
         """See `IRegistrationStore`."""
@@ -138,9 +155,9 @@ class SIPUsage:
             located = await self.registrations.locate(aor)
         except (RELOADError, LinkError) as error:
             raise Unavailable("Overlay Unavailable", retry_after=5) from error
-        if not located.nodes:
+        if not located.routes:
             raise await self._absence(aor, located)
-        routes = [NodeRoute(node_id, aor) for node_id in located.nodes]
+        routes = located.routes
         self._remembered_routes.pop(aor, None)
         self._remembered_routes[aor] = now + REMEMBERED_ROUTES, routes
         while len(self._remembered_routes) > MOST_REMEMBERED:
@@ -148,21 +165,23 @@ class SIPUsage:
         return routes
 
     async def _resolve(self, aor: str) -> Resolution:
-        try:
-            located = await self.registrations.locate(aor)
-        except (RELOADError, LinkError) as error:
-            raise Unavailable("Overlay Unavailable", retry_after=5) from error
-        others = [node_id for node_id in located.nodes if node_id != self._overlay.node_id]
-        contacts = [contact for found in await self._ask_all(others, aor) for contact in found]
+        routes = await self._routes(aor)
+        others = [route for route in routes if route.node_id and route.node_id != self._overlay.node_id]
+        contacts = [contact for found in await self._ask_all(others) for contact in found]
+        for route in routes:
+            if not route.node_id:
+                contacts.append(Contact(aor_uri(route.aor), None, int(REMEMBERED)))
+            elif route.node_id == self._overlay.node_id and route.aor != aor and self._bindings is not None:
+                contacts += self._bindings.registrar.query(route.aor, self._overlay.clock.seconds())
         if not contacts:
-            raise await self._absence(aor, located)
+            raise NotRegistered()
         resolution = Resolution(tuple(contacts))
         self._remember(aor, resolution)
         return resolution
 
-    async def _ask_all(self, nodes: Sequence[NodeId], aor: str) -> list[Sequence[Contact]]:
-        """The contacts at each of `nodes`; one that does not answer has none."""
-        asked = [self.contacts_at(node_id, aor) for node_id in nodes]
+    async def _ask_all(self, routes: Sequence[NodeRoute]) -> list[Sequence[Contact]]:
+        """The contacts at each node; one that does not answer has none."""
+        asked = [self.contacts_at(NodeId(route.node_id), route.aor) for route in routes]
         outcomes = await DeferredList([a.addErrback(self._unanswered) for a in asked])
         return [contacts for success, contacts in outcomes if success and contacts]
 
@@ -172,7 +191,9 @@ class SIPUsage:
         return ()
 
     async def _absence(self, aor: str, located: Located) -> SIPFailure:
-        """480 where something shows that the user exists, else 404 (decisions, §6)."""
+        """482 for calls forwarded in a circle, 480 where something shows that the user exists, else 404."""
+        if located.looped:
+            return SIPFailure(482)
         if located.known or self._exists(aor.rpartition("@")[0]):
             return NotRegistered()
         try:
@@ -212,6 +233,29 @@ class SIPUsage:
     def locate(self, aor: str) -> Deferred[Located]:
         """Where `aor` is registered, by the overlay alone.  Fails with RELOADError or LinkError."""
         return Deferred.fromCoroutine(self.registrations.locate(aor))
+
+    @property
+    def forwards(self) -> Mapping[str, str]:
+        """Where the calls of AORs go that are forwarded here."""
+        return self.registrations.forwards
+
+    def forward(self, aor: str, target: str | None) -> Deferred[None]:
+        """Let the calls of `aor` go to another AOR, or (None) to its phones again.
+
+        Fails with NotServed, TooMany, RELOADError or LinkError.
+        """
+        return Deferred.fromCoroutine(self._forward(aor, target))
+
+    async def _forward(self, aor: str, target: str | None) -> None:
+        self._remembered_routes.pop(aor, None)
+        self._remembered.pop(aor, None)
+        if self._forwards is None or self._bindings is None:
+            raise NotServed(aor)
+        if target is not None:
+            await self._forwards.set(aor, target)
+        elif aor in self.forwards:
+            expires, prefs = self._bindings.registrar.lasting(aor, self._overlay.clock.seconds())
+            await self._forwards.end(aor, expires, prefs)
 
     def contacts_at(self, node_id: NodeId, aor: str) -> Deferred[Sequence[Contact]]:
         """The contacts of `aor` at another registrar; none where this node runs no SIP server.

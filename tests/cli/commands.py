@@ -17,6 +17,7 @@ from p2psip.control import Call, ControlError, ControlServer, Route
 ROUTES = (
     *(("GET", "/status"), ("GET", "/lookup"), ("POST", "/ping"),
     ("POST", "/probe"), ("POST", "/fetch"), ("POST", "/store")),
+    *(("GET", "/forwards"), ("POST", "/forwards")),
     *(("POST", "/leave"), ("GET", "/users"), ("POST", "/users"), ("POST", "/users/import"), ("POST", "/invitations")),
     ("POST", "/users/{name}/settings"),
     *(("DELETE", "/users/{name}"), ("POST", "/users/{name}/password"), ("GET", "/users/{name}/devices")),

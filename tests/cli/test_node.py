@@ -33,6 +33,28 @@ STATUS: dict[str, Any] = {
 }
 
 
+class ForwardTests(CommandTestCase):
+    async def test_set(self) -> None:
+        self.answers["POST /forwards"] = {"aor": "alice@example.org", "target": "bob@example.org"}
+        self.assertEqual(
+            await self.output("forward", "alice", "bob"), "calls for alice@example.org go to bob@example.org\n"
+        )
+        self.assertEqual(self.calls[-1], ("POST /forwards", {"aor": "alice", "target": "bob"}))
+        self.answers["POST /forwards"] = {"aor": "alice@example.org", "target": None}
+        self.assertEqual(
+            await self.output("forward", "alice", "--off"), "calls for alice@example.org come to its phones\n"
+        )
+        self.assertEqual(self.calls[-1], ("POST /forwards", {"aor": "alice", "target": None}))
+
+    async def test_show(self) -> None:
+        self.answers["GET /forwards"] = {"forwards": [{"aor": "alice@example.org", "target": "bob@example.org"}]}
+        printed = await self.output("forward")
+        self.assertIn("alice@example.org", printed)
+        self.assertIn("bob@example.org", printed)
+        self.answers["GET /forwards"] = {"forwards": []}
+        self.assertEqual(await self.output("forward", "carol"), "calls for carol come to its phones\n")
+
+
 class StatusTests(CommandTestCase):
     async def test_for_people(self) -> None:
         self.answers["GET /status"] = STATUS
@@ -68,6 +90,32 @@ class StatusTests(CommandTestCase):
             self.answers["GET /status"] = {**STATUS, "turn": turn}
             printed = await self.output("status")
             self.assertEqual("".join(line for line in printed.splitlines(True) if "TURN" in line), shown)
+
+    async def test_gateway(self) -> None:
+        """Whether a gateway is registered in the overlay and at its trunks; nothing of other nodes."""
+        trunks = [
+            {"uri": "sip:a.example", "servers": ["192.0.2.1", "192.0.2.2"], "registered": True},
+            {"uri": "sip:b.example", "servers": [], "registered": False},
+        ]
+        shown = (
+            "  trunk: sip:a.example (192.0.2.1, 192.0.2.2), registered there\n  trunk: sip:b.example (not found)\n"
+        )
+        for gateway, expected in (
+            ({}, ""),
+            ({"registered": False, "not_registered": "", "known": 1, "trunks": []}, ""),
+            (
+                {"registered": True, "not_registered": "", "known": 1, "trunks": trunks},
+                f"  gateway: registered in the overlay\n{shown}",
+            ),
+            (
+                {"registered": False, "not_registered": "no Kind", "known": 1, "trunks": trunks},
+                f"  gateway: not registered: no Kind\n{shown}",
+            ),
+        ):
+            self.answers["GET /status"] = {**STATUS, "gateway": gateway}
+            printed = await self.output("status")
+            lines = [line for line in printed.splitlines(True) if "gateway" in line or "trunk" in line]
+            self.assertEqual("".join(lines), expected)
 
     async def test_for_programs(self) -> None:
         self.answers["GET /status"] = STATUS

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2psip.config.accept import accept_first, accept_update, trust_of
 from p2psip.config.defaults import KINDS
 from p2psip.config.document import ConfigurationError
+from p2psip.config.kinds import GATEWAYS
 from p2psip.enrollment.publication import first_document, next_document
 from p2psip.ids import NodeId
 from p2psip.node import installed
@@ -39,8 +40,8 @@ class PublicationTests(SynchronousTestCase):
         self.assertEqual({k.signer for k in self.first.kinds.values()}, {self.authority.kind_signer().node_id})
 
     def test_kinds(self) -> None:
-        """Those of the usages that are installed: without others, the ones that a new overlay has anyway."""
-        self.assertEqual({kind for usage in installed().usages for kind in usage.kinds}, set(KINDS))
+        """Those of the usages that are installed: the registered ones, and that of gateways."""
+        self.assertEqual({kind for usage in installed().usages for kind in usage.kinds}, {*KINDS, GATEWAYS})
         kind = replace(KINDS[0], kind_id=0xF0000001, name="")
         document = first_document(self.authority, [], [], NOW, [*KINDS, kind])
         self.assertEqual(set(accept_first(document, OVERLAY, NOW).kinds), {0x1, 0x2, 0x3, 0x10, 0xF0000001})

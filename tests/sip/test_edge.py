@@ -16,8 +16,10 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from p2psip.sip.edge import LARGEST_UDP_REQUEST, ServerRequest, SIPEdge
+from p2psip.links import stun
+from p2psip.sip.edge import LARGEST_UDP_REQUEST, SIPEdge
 from p2psip.sip.errors import MessageTooLarge, SIPListenError, TransactionTimeout, TransportFailure
+from p2psip.sip.exchanges import ServerRequest
 from p2psip.sip.interfaces import IServerRequest, Source
 from p2psip.sip.machines import Timers
 from p2psip.sip.message import Request, Response, parse
@@ -164,6 +166,18 @@ class UDPTests(EdgeTestCase):
             self.assertTrue((await waiting).startswith(start), data)
         self.assertEqual((self.edge.counters["malformed"], self.edge.counters["keep-alive"]), (7, 2))
 
+    async def test_stun(self) -> None:
+        """A phone that keeps its flow alive by STUN is told the address that it is seen at (RFC 5626 §8)."""
+        target = self.listen()["UDP"]
+        phone, port = self.phone()
+        request = stun.binding_request()
+        waiting = phone.next()
+        phone.transport.write(bytes(request), (target.host, target.port))
+        answer = stun.parse(await waiting)
+        assert answer is not None
+        self.assertEqual(answer.transaction_id, request.transaction_id)
+        self.assertEqual(stun.mapped_address(answer), ("127.0.0.1", port))
+
     async def test_overloaded(self) -> None:
         edge = self.make_edge(self.user, layer=TransactionLayer(most_servers=0))
         target = self.listen(edge=edge)["UDP"]
@@ -237,6 +251,18 @@ class TCPTests(EdgeTestCase):
         await phone.until(lambda data: data.count(b"SIP/2.0 200 OK") == 2)
         self.assertEqual([one.request.body for one in self.user.incoming], [b"", b"body"])
         self.assertEqual(self.user.incoming[0].source.transport, "TCP")
+
+    async def test_sent_by(self) -> None:
+        """Where we listen, whatever address a connection of ours begins at (RFC 3261 §18.1.1)."""
+        other = self.make_edge(FakeUser())
+        target = self.listen(edge=other)["TCP"]
+        ours = self.listen("127.0.0.2")["TCP"]
+        flow = await self.edge.flow_to(target)
+        self.assertEqual(self.edge.sent_by(flow), f"127.0.0.2:{ours.port}")
+        listening, self.edge.listening = self.edge.listening, []
+        self.assertTrue(self.edge.sent_by(flow).startswith("127.0.0.1:"))
+        self.edge.listening = [where._replace(host="0.0.0.0") for where in listening]
+        self.assertEqual(self.edge.sent_by(flow), f"127.0.0.1:{ours.port}")
 
     async def test_keep_alive(self) -> None:
         phone = await self.connect(self.listen()["TCP"])
@@ -468,7 +494,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual((len(self.sent), len(set(self.sent))), (3, 1))
         sent = parse(self.sent[0])
         assert isinstance(sent, Request)
-        self.assertEqual(sent.via.transport, "DTLS-UDP")
+        self.assertEqual(sent.via.transport, "TLS")
         self.records.dataReceived(sent.response(200).encode())
         self.assertEqual(self.successResultOf(waiting).status, 200)
         del self.sent[:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from random import Random
 
 from twisted.internet.defer import succeed
@@ -43,7 +44,8 @@ class Site:
         self.registrar = Registrar(domain, authenticator, self.location, usage)
         self.server = SIPServer(domain, self.registrar, world.clock.seconds, Random(2))
         self.edge = SIPEdge(world.clock, self, Random(1))
-        usage.serve(self.signers.get, self.known.__contains__, self.edge, self.registrar, self.server)
+        database = sqlite3.connect(":memory:", isolation_level=None)
+        usage.serve(self.signers.get, self.known.__contains__, self.edge, self.registrar, self.server, database)
 
     def bind(self, aor: str, uri: str, expires: int = 600) -> None:
         """A phone's binding, as the registrar keeps it."""

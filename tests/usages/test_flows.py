@@ -70,7 +70,6 @@ class StreamTests(FlowTestCase):
     """What is the same over TLS and over DTLS; here as over TLS."""
 
     record_size: int | None = None
-    transport = "TLS"
 
     def test_one_flow_for_both_ends(self) -> None:
         """It is used again, by the node that accepted it as well; status shows it at both. [7904-5.1-5]"""
@@ -88,7 +87,7 @@ class StreamTests(FlowTestCase):
             self.ask()
         messages = [parse(data) for data in self.written]
         self.assertEqual([isinstance(each, Request) for each in messages], 3 * [True, False])
-        self.assertEqual({each.via.transport for each in messages}, {self.transport})
+        self.assertEqual({each.via.transport for each in messages}, {"TLS"})
         self.assertEqual([each.encode() for each in messages], self.written)
 
     def test_never_over_overlay_links(self) -> None:
@@ -241,7 +240,6 @@ class RecordTests(StreamTests):
     """The same over records, and what is particular to them."""
 
     record_size = RECORD_SIZE
-    transport = "DTLS-UDP"
 
     def test_lost_request(self) -> None:
         """Nothing below repeats what is lost: SIP does (RFC 3261 §17.1.2.2, timer E)."""

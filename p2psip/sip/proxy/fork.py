@@ -123,7 +123,7 @@ class Branch:
 
     def _may_go_on(self, response: Response) -> bool:
         """Whether there is something to be done about an unwelcome response."""
-        if response.status in (408, 503):
+        if response.status in (408, 430, 503):
             return self._another_way()
         return response.status in (401, 407) and self._authorize(response)
 

@@ -12,8 +12,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...errors import LinkError, RELOADError
-from ..edge import EdgeFlow, SIPEdge
+from ..edge import SIPEdge
 from ..errors import SIPFailure, SIPParseError, TransportFailure
+from ..exchanges import EdgeFlow
 from ..headers import parse_name_addr
 from ..interfaces import IMedia, IServerLocator, ProxyTarget, Source, Target
 from ..message import Request, Response

@@ -13,8 +13,9 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from ..domain import Domain
-from ..edge import EdgeFlow, SIPEdge
+from ..edge import SIPEdge
 from ..errors import SIPFailure, SIPParseError, Unavailable
+from ..exchanges import EdgeFlow
 from ..headers import parse_name_addr
 from ..interfaces import IMedia, INumbers, IServerRequest, ProxyTarget
 from ..message import Request, Response

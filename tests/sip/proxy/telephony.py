@@ -69,6 +69,7 @@ class Site:
             telephony.world.name, node.node_id, usage, credentials, bindings, self, Random(1), [address], False, mode,
             node.node_id, beyond,
         )  # fmt: skip
+        usage.start()
         self.phones.start(["127.0.0.1"], 0)
         self.phones.domain.hosts.add(address)
         edge = self.phones.edge

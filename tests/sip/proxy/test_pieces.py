@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from socket import AF_INET, AF_INET6, inet_ntop
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,8 +21,9 @@ from ..fakes import make_request
 
 PORTS = st.integers(1, 65535)
 FLOWS = st.builds(
-    lambda host, port, transport: End(flow=Source(str(host), port, transport)),
-    st.ip_addresses(),
+    lambda host, port, transport: End(flow=Source(host, port, transport)),
+    # As sockets spell them.
+    st.ip_addresses().map(lambda host: inet_ntop(AF_INET if host.version == 4 else AF_INET6, host.packed)),
     PORTS,
     st.sampled_from(("UDP", "TCP", "TLS")),
 )
