@@ -148,9 +148,20 @@ class Softphone:
     """One baresip, without sound card: it plays a tone, and is driven over its control port."""
 
     def __init__(
-        self, address: str, user: str, password: str, server: str, transport: str, answers: bool, domain: str = ""
+        self,
+        address: str,
+        user: str,
+        password: str,
+        server: str,
+        transport: str,
+        answers: bool,
+        domain: str = "",
+        authority: Path | None = None,
     ) -> None:
-        """With `domain`, `server` is its outbound proxy; without, it stands for the domain."""
+        """With `domain`, `server` is its outbound proxy; without, it stands for the domain.
+
+        `authority` is a PEM file with whom it believes over TLS.
+        """
         outbound = f';outbound="sip:{server};transport={transport}"' if domain else ""
         self.directory = Path(tempfile.mkdtemp(prefix="p2psip-phone-"))
         self.address = address
@@ -165,6 +176,7 @@ class Softphone:
                 path=self.directory,
                 transport=transport,
             )
+            + (f"sip_cafile\t\t{authority}\n" if authority else "")
         )
         (self.directory / "accounts").write_text(
             # Without "outbound" for a redirect server: it would send redirected calls there again.
