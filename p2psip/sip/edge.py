@@ -245,9 +245,11 @@ class SIPEdge:
         elif isinstance(action, RequestReceived):
             self._deliver(action.transaction)
         elif isinstance(action, ResponseReceived):
+            user = action.transaction.user
             if action.response.status >= 200:
                 self._settled(action.transaction)
-            self._tell(action.transaction.user.response_received, action.response)
+                action.transaction.heard()
+            self._tell(user.response_received, action.response)
         elif isinstance(action, AckReceived):
             flow = cast(EdgeFlow, action.flow)
             self._tell(self._user_of(flow).ack_received, action.request, flow)
@@ -305,7 +307,7 @@ class SIPEdge:
             return
         timer = self._timer
         if timer is not None:
-            if timer.getTime() <= when:
+            if timer.getTime() <= max(when, self.now() + _SHORTEST_WAIT):
                 return
             timer.cancel()
         self._timer = self._reactor.callLater(max(_SHORTEST_WAIT, when - self.now()), self._advance)
@@ -382,12 +384,8 @@ class SIPEdge:
 
     def datagram_flow(self, target: Target) -> DatagramFlow:
         """Towards a UDP target, from our first port of its address family."""
-        for port, where in zip(
-            self._datagram_ports,
-            (listening for listening in self.listening if listening.transport == "UDP"),
-            strict=True,
-        ):
-            if (":" in where.host) == (":" in target.host):
+        for port in self._datagram_ports:
+            if (":" in port.address[0]) == (":" in target.host):
                 return DatagramFlow(port, target.host, target.port, Source(target.host, target.port, "UDP"))
         raise TransportFailure(reason="No UDP Port For The Address Family")
 
@@ -408,10 +406,11 @@ class SIPEdge:
 
     def sent_by(self, flow: EdgeFlow) -> str:
         """Host and port at which we listen, for what is sent over `flow`."""
-        transport = flow.port.transport if isinstance(flow, DatagramFlow) else flow.transport
-        assert transport is not None
-        host, port = host_and_port(transport.getHost())
-        if isinstance(flow, SIPConnection):
+        if isinstance(flow, DatagramFlow):
+            host, port = flow.port.address
+        else:
+            assert flow.transport is not None
+            host, port = host_and_port(flow.transport.getHost())
             host, port = self._where_we_listen(host, port, flow.source.transport)
         if not host or host in ("0.0.0.0", "::"):
             ours = (address for address in self._advertise if (":" in address) == (":" in flow.source.host))

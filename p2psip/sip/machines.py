@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from .message import Request, Response
 
@@ -145,7 +145,8 @@ class Transaction:
         raise NotImplementedError
 
 
-_LET_GO = Request("", "")
+LET_GO: Final = Request("", "")
+"""In place of a request that nobody needs any more."""
 _LONGEST_KEPT = 2048
 """Bytes of a refusal that are kept to be repeated; a longer one is that of a request which nobody honest sends."""
 
@@ -153,8 +154,8 @@ _LONGEST_KEPT = 2048
 class ServerTransaction(Transaction):
     """Answers one request.
 
-    Over an unreliable transport it lives on for half a minute after that, only to repeat its response; `request` is
-    let go then, which makes room for ten times as many.
+    Over an unreliable transport it lives on for half a minute after that, only to repeat its response; `request` and
+    `user` are let go then, which makes room for ten times as many.
     """
 
     __slots__ = ("_last", "cancels")
@@ -195,8 +196,9 @@ class ServerTransaction(Transaction):
         return response.status >= 400 and len(self._last) > _LONGEST_KEPT and not self.flow.reliable
 
     def _let_go(self) -> None:
+        self.user = None
         if not self.flow.reliable:
-            self.request = _LET_GO
+            self.request = LET_GO
 
 
 class InviteServerTransaction(ServerTransaction):
@@ -307,6 +309,13 @@ class ClientTransaction(Transaction):
     def received(self, response: Response, now: float) -> None:
         """A response came for it."""
         raise NotImplementedError
+
+    def heard(self) -> None:
+        """The user was told a final response: what nobody needs any more is let go."""
+        self.request = LET_GO
+        self._data = b""
+        if self.state is not State.ACCEPTED:
+            self.user = None
 
     def _deliver(self, response: Response) -> None:
         self.layer.actions.append(ResponseReceived(self, response))

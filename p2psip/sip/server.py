@@ -74,10 +74,16 @@ class SIPServer:
             self._proxy.acknowledge(request, cast(EdgeFlow, flow))
 
     def _answer(self, incoming: IServerRequest, serving: Coroutine[Any, Any, Response | None]) -> None:
-        answer = Deferred.fromCoroutine(serving)
-        answer.addCallback(lambda response: None if response is None else self.respond(incoming, response))
-        answer.addErrback(self._fail, incoming)
+        answer = Deferred.fromCoroutine(self._served(incoming, serving))
         answer.addErrback(lambda failure: self.log.failure("an answer could not be sent", failure))
+
+    async def _served(self, incoming: IServerRequest, serving: Coroutine[Any, Any, Response | None]) -> None:
+        try:
+            response = await serving
+            if response is not None:
+                self.respond(incoming, response)
+        except Exception as error:  # noqa: BLE001  (whatever it was, the client gets an answer)
+            self._fail(error, incoming)
 
     async def _serve(self, incoming: IServerRequest) -> Response | None:
         """The response; None where the proxy sees to it."""
@@ -145,9 +151,8 @@ class SIPServer:
         """The same for the same request, so that a stateless answer may be repeated (RFC 3261 §8.2.7)."""
         return f"{hash((self._tag_key, request.via.branch, request.call_id, request.from_.tag)) % 2**64:x}"
 
-    def _fail(self, failure: Failure, incoming: IServerRequest) -> None:
+    def _fail(self, error: Exception, incoming: IServerRequest) -> None:
         """The response that says what went wrong."""
-        error = failure.value
         request = incoming.request
         if isinstance(error, SIPFailure):
             response = request.response(error.status, error.reason)
@@ -158,7 +163,7 @@ class SIPServer:
         elif isinstance(error, SIPParseError):
             self.respond(incoming, request.response(error.status))
         else:
-            self.log.failure("a request could not be served", failure)
+            self.log.failure("a request could not be served", Failure(error))
             response = request.response(500)
             response.set("Retry-After", _RETRY_AFTER)
             self.respond(incoming, response)

@@ -35,7 +35,7 @@ class TransactionLayer:
     """All transactions of one SIP element, bounded in number."""
 
     def __init__(
-        self, timers: Timers | None = None, most_servers: int = 131072, most_clients: int = 32768
+        self, timers: Timers | None = None, most_servers: int = 131072, most_clients: int = 65536
     ) -> None:
         self.timers = timers or Timers()
         self.actions: deque[Action] = deque()

@@ -80,6 +80,15 @@ class DatagramPort(DatagramProtocol):
 
     def __init__(self, received: Callable[[DatagramPort, bytes, str, int], None]) -> None:
         self._received = received
+        self._address: tuple[str, int] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port at which it is bound."""
+        if self._address is None:
+            assert self.transport is not None
+            self._address = host_and_port(self.transport.getHost())
+        return self._address
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         self._received(self, datagram, addr[0], addr[1])

@@ -12,7 +12,7 @@ from zope.interface import Interface, implementer
 
 from ..errors import SIPFailure, TransactionTimeout, TransportFailure
 from ..interfaces import IResponseUser, ProxyTarget, Source
-from ..machines import ClientTransaction
+from ..machines import LET_GO, ClientTransaction
 from ..message import Request, Response
 from .answers import best_response
 from .headers import pop_via
@@ -184,6 +184,8 @@ class Branch:
         first, self.ended = not self.ended, True
         if first:
             self.context.sender.heard(self, True)
+            if not self.media:
+                self.sent = None
         self.context.final(self, response)
 
 
@@ -265,6 +267,9 @@ class ResponseContext:
                 self._answered = True
                 self._respond(branch, response)
             self._stop()
+            if not self._under_way:
+                # Only further 2xx can come now, for half a minute; thousands of calls wait so.
+                self.request = LET_GO
             return
         if self._answered:
             return

@@ -14,6 +14,7 @@ from p2psip.interfaces import ISigner
 from p2psip.node import Node
 from p2psip.phones import Phones
 from p2psip.sip.digest import DigestCredentials
+from p2psip.sip.errors import SIPParseError
 from p2psip.sip.interfaces import DeviceCredential
 from p2psip.sip.message import Request, Response, parse
 from p2psip.sip.proxy.build import Beyond
@@ -94,7 +95,10 @@ class Site:
     def write(self, data: bytes, address: tuple[str, int]) -> None:
         phone = self.telephony.phones.get(address)
         if phone is not None:
-            phone.received.append(parse(data))
+            try:
+                phone.received.append(parse(data))
+            except SIPParseError:
+                pass  # an answer to rubbish repeats some of it
 
     def receive(self, data: bytes, source: tuple[str, int]) -> None:
         assert self.datagrams is not None
