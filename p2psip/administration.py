@@ -169,6 +169,9 @@ class Administrator:
         """`p2psip device add`."""
         accounts = self._authority.authority.accounts
         user = call.path["name"]
+        if not await self._service.in_thread(accounts.exists, user):
+            # Whom only the directory knows so far.
+            user = await self._authority.directory.provide(user)
         name, password = await self._service.in_thread(
             accounts.add_device, user, call.optional("name"), call.optional("password")
         )

@@ -10,6 +10,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
+from .directory import DirectoryReading
 from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.client import ENROLL
@@ -28,6 +29,9 @@ class AuthorityService(Publisher):
         super().__init__(service, authority)
         self.authority = authority
         self._ports: list[IListeningPort] = []
+        if (plan := service.options.get("dial-plan")) is not None:
+            authority.dialled = plan.dialled
+        self.directory = DirectoryReading(service, authority, self.expel)
         self.server: EnrollmentServer | None = None
 
     @classmethod
@@ -91,6 +95,7 @@ class AuthorityService(Publisher):
             lambda: self.configuration,
             service.reactor,
             service.in_thread,
+            self.directory.in_thread,
         )
         factory = self.server.factory(*self.authority.server_credentials(service.advertised))
         port = service.options["enrollment-port"]
@@ -100,6 +105,7 @@ class AuthorityService(Publisher):
             except CannotListenError as e:
                 raise StartError(f"cannot listen on {address} port {port} (--enrollment-port): {e}") from e
         self.log.info("the accounts are in {place}", place=self.authority.database.place)
+        self.directory.start()
         await super().start()
 
     async def stop(self) -> None:
@@ -108,6 +114,7 @@ class AuthorityService(Publisher):
         for port in self._ports:
             await maybeDeferred(port.stopListening)
         self._ports = []
+        await self.directory.stop()
         self.authority.close()
 
     @property
