@@ -10,11 +10,13 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
+from .directory import DirectoryReading
 from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.client import ENROLL
 from .enrollment.server import EnrollmentServer
-from .hostport import address_text
+from .enrollment.settings import PhoneSettings
+from .hostport import address_text, bracketed
 from .ids import NodeId
 from .publishing import Publisher
 from .running import Running
@@ -28,6 +30,9 @@ class AuthorityService(Publisher):
         super().__init__(service, authority)
         self.authority = authority
         self._ports: list[IListeningPort] = []
+        if (plan := service.options.get("dial-plan")) is not None:
+            authority.dialled = plan.dialled
+        self.directory = DirectoryReading(service, authority, self.expel)
         self.server: EnrollmentServer | None = None
 
     @classmethod
@@ -91,6 +96,8 @@ class AuthorityService(Publisher):
             lambda: self.configuration,
             service.reactor,
             service.in_thread,
+            self.directory.in_thread,
+            lambda *device: phone_settings(service, *device),
         )
         factory = self.server.factory(*self.authority.server_credentials(service.advertised))
         port = service.options["enrollment-port"]
@@ -100,6 +107,7 @@ class AuthorityService(Publisher):
             except CannotListenError as e:
                 raise StartError(f"cannot listen on {address} port {port} (--enrollment-port): {e}") from e
         self.log.info("the accounts are in {place}", place=self.authority.database.place)
+        self.directory.start()
         await super().start()
 
     async def stop(self) -> None:
@@ -108,6 +116,7 @@ class AuthorityService(Publisher):
         for port in self._ports:
             await maybeDeferred(port.stopListening)
         self._ports = []
+        await self.directory.stop()
         self.authority.close()
 
     @property
@@ -143,6 +152,21 @@ class AuthorityService(Publisher):
                 enrollment_servers=tuple(dict.fromkeys((*servers, self.url))),
                 bootstrap_nodes=(*bootstrap_nodes, *missing),
             )
+
+
+def phone_settings(service: Running, user: str, device: str, password: str) -> PhoneSettings:
+    """The settings of a phone that this node serves."""
+    sip_port = service.options["sip-port"]
+    port = "" if sip_port == 5060 else f":{sip_port}"
+    return PhoneSettings(
+        aor=f"{user}@{service.overlay}",
+        servers=[bracketed(address) + port for address in service.advertised],
+        domain=service.overlay,
+        mode=service.options["sip-mode"],
+        user=user,
+        device=device,
+        password=password,
+    )
 
 
 class Administered(Running, Protocol):

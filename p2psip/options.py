@@ -40,6 +40,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _interval(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 2 <= int(text) <= 3600):
+        raise ValueError(f"{text!r} is no interval (2 to 3600 seconds)")
+    return int(text)
+
+
 class NodeOptions(GatewayOptions):
     """One node of a P2PSIP overlay."""
 
@@ -72,6 +78,8 @@ class NodeOptions(GatewayOptions):
         ["accounts", None, None, "SQLAlchemy URL of the database in which the node that holds the authority keeps "
                                  "the accounts: postgresql://USER@HOST/DATABASE [default: where they are; at first "
                                  "a file]."],
+        ["revocation-interval", None, 60, "Seconds until a phone is refused whose device, account or entry in the "
+                                          "directory is gone (2 to 3600); the same at all nodes.", _interval],
         ["turn-server", None, None, "Address and port of a TURN server beside this node, for nodes behind NATs."],
         ["turn-secret-file", None, None, "File with the secret that the TURN server makes passwords of."],
         ["sip-mode", None, "proxy", "What the SIP server does with phones' calls: proxy (passes them on) or "
