@@ -26,7 +26,9 @@ def page(title: str, *content: Any, user: str = "", form_token: str = "") -> Tag
             tags.title(title),
             tags.link(rel="stylesheet", href="/account/style.css"),
         ),
-        tags.body(tags.header(tags.strong(TITLE), *(signed_in if user else ())), tags.main(tags.h1(title), *content)),
+        tags.body(
+            Tag("header")(tags.strong(TITLE), *(signed_in if user else ())), Tag("main")(tags.h1(title), *content)
+        ),
         lang="en",
     )
 
