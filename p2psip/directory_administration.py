@@ -58,14 +58,15 @@ class DirectoryAdministrator:
         """`p2psip directory set`: every setting that is not named is as it is unless told otherwise."""
         authority, reading = self._parts
         settings = settings_of(call.body)
-        await reading.in_thread(authority.use_directory, settings)
+        # Not in the directory's threads: the old one may have them all.
+        await self._service.in_thread(authority.use_directory, settings)
         reading.trouble, reading.last = "", None
         return await self.test(Call({}, {}, None))
 
     async def off(self, call: Call) -> None:
         """`p2psip directory off`."""
         authority, reading = self._parts
-        await reading.in_thread(authority.use_directory, None)
+        await self._service.in_thread(authority.use_directory, None)
         reading.trouble, reading.last = "", None
 
     async def sync(self, call: Call) -> Mapping[str, Any]:

@@ -290,7 +290,8 @@ class LDAPDirectory:
                 paged_size=settings.page_size, paged_cookie=cookie,
             )  # fmt: skip
             if result["result"]:
-                raise DirectoryUnavailable(f"the directory cannot be read: {result['description']}")
+                # A server may have its own limits for pages, and for all of them.
+                raise DirectoryUnavailable(f"the directory cannot be read by pages: {result['description']}")
             for item in response or ():
                 if item.get("type") == "searchResEntry":
                     count += 1

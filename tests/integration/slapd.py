@@ -42,7 +42,7 @@ pidfile {directory}/slapd.pid
 TLSCertificateFile {directory}/server.pem
 TLSCertificateKeyFile {directory}/server.key
 security {security}
-sizelimit size.soft=100 size.hard=100 size.pr=50 size.prtotal=unlimited
+sizelimit size.soft=100 size.hard=100 size.pr=500 size.prtotal=unlimited
 database mdb
 maxsize 10485760
 suffix "{SUFFIX}"
