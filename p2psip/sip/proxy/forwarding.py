@@ -169,7 +169,7 @@ class Forwarding:
             return  # it was given up meanwhile
         request = self._prepared(branch, flow)
         if branch.media and self._media is not None:
-            await self._media.request_passes(request, branch.identifier)
+            await self._media.request_passes(request, branch.identifier, branch.context.passage.caller_source)
         if branch.cancelled:
             branch.request_failed(SIPFailure(487))
         elif not branch.ended:
