@@ -55,6 +55,11 @@ class NodeOptions(GatewayOptions):
                               "/var/lib/p2psip/NAME]."],
         ["reload-port", None, 6084, "Port of the overlay links (UDP; without ICE TCP as well).", _port],
         ["sip-port", None, 5060, "Port of the SIP server (UDP and TCP).", _port],
+        ["sips-port", None, 5061, "Port of the SIP server over TLS.", _port],
+        ["sip-certificate", None, None, "File (PEM) with the certificate chain and key that the SIP server shows over "
+                                        "TLS; read again when it changes [default: one of the overlay's authority]."],
+        ["name-server", None, None, "Ask this name server, ADDRESS or ADDRESS:PORT, for the SIP servers of other "
+                                    "domains [default: those of this machine]."],
         ["enrollment-port", None, 8443, "Port of the enrollment server (HTTPS), where this node holds the "
                                         "authority.", _port],
         ["join", None, None, "Join with this token, made by `p2psip invite` on a node that holds the authority."],
@@ -138,6 +143,8 @@ class NodeOptions(GatewayOptions):
             if self["self-signed"]:
                 raise usage.UsageError("--self-signed and --accounts exclude each other")
         self._check_turn()
+        if self["name-server"]:
+            self["name-server"] = _place(self["name-server"], "--name-server", 53)
         self.check_gateway(overlay)
 
     def _check_turn(self) -> None:
@@ -151,6 +158,14 @@ class NodeOptions(GatewayOptions):
         if place is None or "%" in place[0] or not 1 <= place[1] <= 65535:
             raise usage.UsageError(f"--turn-server {self['turn-server']!r}: it is ADDRESS:PORT, such as 192.0.2.1:3478")
         self["turn-server"] = (_address(place[0], "--turn-server"), place[1])
+
+
+def _place(text: str, option: str, port: int) -> tuple[str, int]:
+    """An address, and a port where there is one."""
+    place = parse_address(text) if text.count(":") == 1 or (text[:1] == "[" and text[-1:] != "]") else (text, port)
+    if place is None or not 1 <= place[1] <= 65535:
+        raise usage.UsageError(f"{option} {text!r}: it is ADDRESS or ADDRESS:PORT")
+    return _address(place[0], option), place[1]
 
 
 def _address(text: str, option: str) -> str:

@@ -18,7 +18,7 @@ import p2psip
 
 HOUSE = """
     service cli | testing | plugins                    # only service and cli import a reactor
-    administration routes authority publishing renewal phones gateway running ports | simulator
+    administration routes authority publishing renewal phones gateway running ports sipcertificate | simulator
     joining selfsigned startup options gateway_options control logs lan
     usages | enrollment
     node | sip

@@ -30,7 +30,7 @@ class PortsTests(SynchronousTestCase):
 
     def options(self, **ports: int) -> dict[str, Any]:
         given = {f"{name}-port": port for name, port in ports.items()}
-        every = dict.fromkeys(("reload-port", "sip-port", "enrollment-port"), self.free)
+        every = dict.fromkeys(("reload-port", "sip-port", "sips-port", "enrollment-port"), self.free)
         return {"bind": ["127.61.84.1"], "no-sip": 0, "self-signed": 0, **every, **given}
 
     def refusal(self, **ports: int) -> str:
@@ -47,6 +47,7 @@ class PortsTests(SynchronousTestCase):
             ("reload", self.udp, "UDP"),
             ("sip", self.tcp, "TCP"),
             ("sip", self.udp, "UDP"),
+            ("sips", self.tcp, "TCP"),
             ("enrollment", self.tcp, "TCP"),
         ):
             error = self.refusal(**{option: port})

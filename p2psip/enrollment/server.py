@@ -45,7 +45,7 @@ class EnrollmentServer:
 
     ``GET /.well-known/reload-config``, ``POST /enroll``; for nodes, which show their certificate,
     ``POST /renew``; for registrars ``POST /registrar/credentials``, ``GET /registrar/revocations``,
-    ``GET /registrar/number`` and ``POST /registrar/gateway``.
+    ``GET /registrar/number``, ``POST /registrar/gateway`` and ``POST /registrar/server-certificate``.
 
     :param configuration: answers the overlay's configuration as it is now.
     :param reactor: IReactorTime.
@@ -76,6 +76,7 @@ class EnrollmentServer:
         self._numbers_by_registrar = Allowance(rate=50.0, burst=1000.0)
         self._wrong_by_registrar = Allowance(rate=1.0, burst=300.0)
         self._renewals_by_node = Allowance(rate=1 / 600, burst=10.0)
+        self._certificates_by_registrar = Allowance(rate=1 / 600, burst=10.0)
         self.counters: Counter[str] = Counter()
 
     def factory(self, chain: Sequence[bytes], private_key: PrivateKey) -> IProtocolFactory:
@@ -95,6 +96,7 @@ class EnrollmentServer:
             (root, b"renew", "POST", self._renew),
             (registrar, b"credentials", "POST", self._credentials),
             (registrar, b"revocations", "GET", self._revocations),
+            (registrar, b"server-certificate", "POST", self._server_certificate),
             (registrar, b"number", "GET", self._number),
             (registrar, b"gateway", "POST", self._gateway),
         ):
@@ -231,6 +233,16 @@ class EnrollmentServer:
         cursor, entries = await self._work(self._authority.revocations, registrar, field(request, b"since")[:64])
         revoked = [{"account": e.account, "device": e.device, "time": e.time} for e in entries]
         return _json({"cursor": cursor, "revocations": revoked})
+
+    async def _server_certificate(self, request: Request) -> Page:
+        registrar = self._registrar(request)
+        self._spend(self._certificates_by_registrar, registrar)
+        addresses = field(request, b"addresses").split()
+        source = _source(request)
+        chain = await self._work(
+            self._authority.sip_certificate, registrar, octets(request, b"csr"), addresses, [source], source
+        )
+        return _json({"chain": [base64.b64encode(certificate).decode() for certificate in chain]})
 
     async def _number(self, request: Request) -> Page:
         """Whose a number is, or the number of an account; nothing is said of either that does not exist."""

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 SCENARIOS = Path(__file__).parent / "sipp"
+TONE = 440
+"""Hertz, of what softphones play to each other."""
 MEDIA = 30000
 """The first port for media: sipp's default would be the same for all that run at once."""
 
@@ -148,9 +150,23 @@ class Softphone:
     """One baresip, without sound card: it plays a tone, and is driven over its control port."""
 
     def __init__(
-        self, address: str, user: str, password: str, server: str, transport: str, answers: bool, domain: str = ""
+        self,
+        address: str,
+        user: str,
+        password: str,
+        server: str,
+        transport: str,
+        answers: bool,
+        domain: str = "",
+        authority: Path | None = None,
+        rings: int = 60,
     ) -> None:
-        """With `domain`, `server` is its outbound proxy; without, it stands for the domain."""
+        """With `domain`, `server` is its outbound proxy; without, it stands for the domain.
+
+        `authority` is a PEM file with whom it believes over TLS; `rings` is how many seconds it rings at most.
+        """
+        self.user = user
+        self._from = 0
         outbound = f';outbound="sip:{server};transport={transport}"' if domain else ""
         self.directory = Path(tempfile.mkdtemp(prefix="p2psip-phone-"))
         self.address = address
@@ -165,6 +181,8 @@ class Softphone:
                 path=self.directory,
                 transport=transport,
             )
+            + (f"sip_cafile\t\t{authority}\n" if authority else "")
+            + f"call_local_timeout\t{rings}\n"
         )
         (self.directory / "accounts").write_text(
             # Without "outbound" for a redirect server: it would send redirected calls there again.
@@ -233,7 +251,11 @@ class Softphone:
 
     def log(self) -> str:
         """What it printed, the SIP messages included."""
-        return (self.directory / "log").read_text("utf-8", "replace")
+        return (self.directory / "log").read_bytes()[self._from :].decode("utf-8", "replace")
+
+    def forget(self) -> None:
+        """Let `log` tell only what it prints from now on."""
+        self._from = (self.directory / "log").stat().st_size
 
     def wait_registered(self, seconds: float = 15) -> None:
         """Wait until it says that it is registered."""
@@ -262,13 +284,35 @@ class Softphone:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def hears_tone(phone: Softphone, seconds: float = 1.0) -> bool:
+    """Whether what a softphone heard last is the tone that the others play, for so many seconds."""
+    for path in phone.directory.glob("*dec.wav"):
+        # Its header is written when the call is over: until then all behind it is sound.
+        sound = path.read_bytes()[44:]
+        samples = struct.unpack(f"<{len(sound) // 2}h", sound[: len(sound) // 2 * 2])[-int(8000 * seconds) :]
+        if len(samples) >= 8000 * seconds and _part_at(TONE, samples) > 0.8:
+            return True
+    return False
+
+
+def _part_at(frequency: float, samples: Sequence[int]) -> float:
+    """The part of the energy that is at one frequency, by Goertzel's algorithm."""
+    turn = 2 * math.cos(2 * math.pi * frequency / 8000)
+    before, last = 0.0, 0.0
+    for sample in samples:
+        before, last = last, sample + turn * last - before
+    energy = sum(sample * sample for sample in samples)
+    power = last * last + before * before - turn * last * before
+    return 2 * power / (len(samples) * energy) if energy else 0.0
+
+
 def _tone(path: Path) -> None:
     with wave.open(str(path), "wb") as tone:
         tone.setnchannels(1)
         tone.setsampwidth(2)
         tone.setframerate(8000)
         tone.writeframes(
-            b"".join(struct.pack("<h", int(8000 * math.sin(2 * math.pi * 440 * i / 8000))) for i in range(40000))
+            b"".join(struct.pack("<h", int(8000 * math.sin(2 * math.pi * TONE * i / 8000))) for i in range(40000))
         )
 
 
