@@ -55,7 +55,7 @@ class Media:
         self.counters: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Begin to look after the relays.  Raises CannotListenError, OSError."""
+        """Begin to look after the relays.  Raises SIPListenError."""
         self._relays.start()
 
     async def stop(self) -> None:

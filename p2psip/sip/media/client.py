@@ -8,10 +8,11 @@ from random import Random
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import MessageLengthError
+from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
 from ...hostport import address_text
+from ..errors import SIPListenError
 from . import ng
 
 DEADLINE: Final = 3.0
@@ -79,10 +80,12 @@ class RelayClient(DatagramProtocol):
         """Datagrams that were no answer."""
 
     def start(self) -> None:
-        """Open a socket that takes datagrams of that address and port only.  Raises CannotListenError, OSError."""
-        self._listening = self._reactor.listenUDP(
-            0, self, interface="::" if ":" in self._host else "", maxPacketSize=ng.MOST_DATAGRAM
-        )
+        """Open a socket that takes datagrams of that address and port only.  Raises SIPListenError."""
+        interface = "::" if ":" in self._host else ""
+        try:
+            self._listening = self._reactor.listenUDP(0, self, interface, ng.MOST_DATAGRAM)
+        except CannotListenError as error:
+            raise SIPListenError("UDP", interface, 0, str(error.socketError)) from None
 
     def startProtocol(self) -> None:
         """See `DatagramProtocol`."""

@@ -48,7 +48,7 @@ class Relays:
         self.counters: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Open the sockets, and see who is there.  Raises CannotListenError, OSError."""
+        """Open the sockets, and see who is there.  Raises SIPListenError."""
         for relay in self._relays:
             relay.client.start()
         self._pinging.start(PING_SECONDS).addErrback(
