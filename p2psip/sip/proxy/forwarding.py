@@ -87,7 +87,7 @@ class Forwarding:
             if branch.target.node is not None:
                 alone = flow is None and not branch.has_other_ways
                 (self._connecting if alone else self._silent).set(branch, now)
-        if flow is None or (self._media is not None and self._has_media(branch)):
+        if (self._media is not None and self._has_media(branch)) or flow is None:
             going = Deferred.fromCoroutine(self._launch(branch, flow))
             going.addErrback(self._not_sent, branch)
         else:

@@ -13,6 +13,13 @@ from p2psip.sip.media.client import RelayClient
 from p2psip.sip.media.ng import decode
 from p2psip.sip.media.relays import Relays
 
+from .descriptions import description
+
+
+def relayed(command: str, port: int) -> bytes:
+    """What `FakeRtpengine` makes of a session description."""
+    return description("198.51.100.9", port, f"x-{command}")
+
 
 class FakeRtpengine:
     """Answers commands at its port; `commands` are all that came, repetitions left out."""
@@ -51,7 +58,7 @@ class FakeRtpengine:
         if name not in (b"offer", b"answer") or self.result["result"] != "ok":
             return self.result
         self.calls[call_id] = self.calls.get(call_id, 30000) + 2
-        return {"result": "ok", "sdp": b"%s at %d" % (name, self.calls[call_id])}
+        return {"result": "ok", "sdp": relayed(name.decode(), self.calls[call_id])}
 
     def named(self, *names: str) -> list[dict[str, Any]]:
         """The commands of these names."""
