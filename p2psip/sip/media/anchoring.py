@@ -24,17 +24,20 @@ from .calls import Call, Calls
 from .client import RelayError, RelayRefused
 from .nat import contact_is_behind_nat, is_behind_nat
 from .relays import Relay, Relays
-from .sdp import Description, SDPError, read_description
+from .sdp import Description, SDPError, read_description, without_ice
 
 _OFFERING: Final = frozenset(("INVITE", "UPDATE", "PRACK"))
 _ALWAYS: Final[Mapping[str, ng.Value]] = {
     "replace": ("origin", "session-connection"),
-    # Who does not do ICE must not be offered the candidates of who does: the relay is the way.
     "ICE": "remove",
-    # Media are sent to where they come from, and if there is a choice, to the address that the phone is known by.
-    "endpoint-learning": "heuristic",
     "supports": ("load limit",),
 }
+_FLAGS: Final = (
+    # What is encrypted between the phones stays so.
+    "passthrough",
+    # Media are sent to where they come from, and if there is a choice, to the address that the phone is known by.
+    "endpoint-learning-heuristic",
+)
 
 
 @implementer(IMedia)
@@ -176,8 +179,10 @@ class Media:
         description = self._description(message)
         if description is None:
             return False
-        arguments = {**_ALWAYS, **self._names(message.call_id, *tags, branch), "sdp": message.body}
-        flags = ["passthrough"]  # what is encrypted between the phones stays so
+        arguments = {**_ALWAYS, **self._names(message.call_id, *tags, branch)}
+        # The relay is the way; candidates would lead past it, and it leaves them where it passes through what it gets.
+        arguments["sdp"] = without_ice(message.body) if description.ice else message.body
+        flags = [*_FLAGS]
         if sender is not None and not description.unspecified and is_behind_nat(description, sender):
             flags.append("SIP-source-address")
             arguments["received-from"] = _family_and_address(sender.host)

@@ -10,6 +10,7 @@ MOST_BYTES: Final = 32768
 MOST_LINES: Final = 2000
 MOST_MEDIA: Final = 64
 _ICE: Final = ("a=candidate:", "a=ice-ufrag:")
+_OF_ICE: Final = (b"a=candidate:", b"a=remote-candidates:", b"a=end-of-candidates", b"a=ice-")
 
 
 class SDPError(ValueError):
@@ -63,6 +64,11 @@ def read_description(body: bytes) -> Description:
     if "" in hosts:
         raise SDPError("media without a connection")
     return Description(frozenset(hosts), ice)
+
+
+def without_ice(body: bytes) -> bytes:
+    """A session description without the attributes of ICE (RFC 8839 §5)."""
+    return b"".join(line for line in body.splitlines(keepends=True) if not line.startswith(_OF_ICE))
 
 
 def _is_used(media: str) -> bool:

@@ -154,8 +154,14 @@ class ExchangeTests(MediaTestCase):
         self.assertEqual(offer["sdp"], OFFER)
         self.assertEqual((offer["ICE"], offer["replace"]), (b"remove", [b"origin", b"session-connection"]))
         self.assertEqual(offer["received-from"], [b"IP4", b"203.0.113.7"])
-        self.assertEqual(offer["flags"], [b"passthrough", b"SIP-source-address"])
-        self.assertEqual((answer["flags"], "received-from" in answer), ([b"passthrough"], False))
+        always = [b"passthrough", b"endpoint-learning-heuristic"]
+        self.assertEqual(offer["flags"], [*always, b"SIP-source-address"])
+        self.assertEqual((answer["flags"], "received-from" in answer), (always, False))
+
+    def test_ice_within_a_relayed_call(self) -> None:
+        """It is taken out: the way of the media is known."""
+        self.passes(request(body=description("192.168.1.2", 5000, *ICE), to_tag="b"), sender=PHONE)
+        self.assertEqual(self.engine.named("offer")[0]["sdp"], OFFER)
 
     def test_hold_of_old(self) -> None:
         """The address that means silence stays (RFC 3264 §8.4)."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from p2psip.sip.media.sdp import MOST_BYTES, MOST_LINES, MOST_MEDIA, SDPError, read_description
+from p2psip.sip.media.sdp import MOST_BYTES, MOST_LINES, MOST_MEDIA, SDPError, read_description, without_ice
 
 from .descriptions import ICE, description
 
@@ -48,6 +48,12 @@ class ReadingTests(SynchronousTestCase):
         body = description("192.0.2.1", 5000).replace(b"t=0 0", b"t=0 0\r\na=ice-ufrag:abcd")
         self.assertTrue(read_description(body).ice)
         self.assertFalse(read_description(description("192.0.2.1", 5000, "ice-options:trickle")).ice)
+
+    def test_without_ice(self) -> None:
+        plain = description("192.0.2.1", 5000, "sendonly")
+        more = (*ICE, "ice-options:trickle", "remote-candidates:1 192.0.2.1 5000", "end-of-candidates", "sendonly")
+        self.assertEqual(without_ice(description("192.0.2.1", 5000, *more)), plain)
+        self.assertEqual(without_ice(plain.replace(b"\r\n", b"\n")), plain.replace(b"\r\n", b"\n"))
 
     def test_none(self) -> None:
         good = description("192.0.2.1", 5000)
