@@ -107,10 +107,10 @@ class Sipp:
         rows = [(name, credentials(name, password), str(port), str(expires)) for name, password in users]
         return self.run("register", server, rows, transport, rate, port=server_port)[0]
 
-    def callee(self, port: int, calls: int, transport: str = "u1") -> subprocess.Popen[bytes]:
+    def callee(self, port: int, calls: int, transport: str = "u1", seconds: int = 60) -> subprocess.Popen[bytes]:
         """A sipp that takes `calls` calls at `port`."""
         command, folder = self._command(
-            "callee", transport, "-p", str(port), "-m", str(calls), "-timeout", "60", "-timeout_error"
+            "callee", transport, "-p", str(port), "-m", str(calls), "-timeout", str(seconds), "-timeout_error"
         )
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .nodes import BIN, NodeProcess, World, run, until
-from .phones import Softphone, await_listener
+from .dns import serve_zones
+from .nodes import NodeProcess, World, run, until
+from .phones import Softphone
 
 OPTIONS = (
     "OPTIONS sips:example.org SIP/2.0\r\n"
@@ -147,7 +148,7 @@ class DomainTests(SecureSIPTestCase):
             node = world.node()
             node.options = ("--name-server", f"{self.server}:5300")
             self.zone(zones / world.overlay, world.overlay, node.address)
-        self.name_server(zones)
+        serve_zones(self, zones, self.server, 5300)
 
     def zone(self, path: Path, domain: str, address: str) -> None:
         path.write_text(
@@ -158,16 +159,6 @@ class DomainTests(SecureSIPTestCase):
             f"    SRV('_sips._tcp.{domain}', 10, 10, 5061, 'node.{domain}'),\n"
             f"    A('node.{domain}', '{address}'),\n]\n"
         )
-
-    def name_server(self, zones: Path) -> None:
-        command = [str(BIN / "twistd"), "-n", "--pidfile=", "dns", "-i", self.server, "-p", "5300"]
-        for zone in zones.iterdir():
-            command += ["--pyzone", str(zone)]
-        with (zones.parent / "dns.log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=zones.parent, stdout=log, stderr=subprocess.STDOUT)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        await_listener(self.server, 5300, tcp=False)
 
     def test_call(self) -> None:
         """Alice of the one calls bob of the other, over TLS between them, and back goes what bob's side sends."""
