@@ -54,6 +54,8 @@ from .security.signing import Signer
 from .selfsigned import DocumentKey
 from .sip.errors import SIPListenError
 from .sip.locator import Locator
+from .sip.media.anchoring import Media
+from .sip.media.build import build_media
 from .sip.names import Names, system_resolver
 from .sip.proxy.build import Beyond
 from .sipcertificate import Origin, issued_certificate, own_certificate
@@ -156,6 +158,7 @@ class NodeService(Service):
         self.node: Node | None = None
         self.phones: Phones | None = None
         self.numbers: Numbers | None = None
+        self.media: Media | None = None
         names = Names(system_resolver(reactor, options["name-server"]), reactor)
         self._servers = Locator(names, reactor, SystemRandom())
         self.authority: AuthorityService | None = None
@@ -249,6 +252,8 @@ class NodeService(Service):
             every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
             self.phones.start(self.bound or every, self.options["sip-port"])
             self.phones.serve_tls(self.bound or every, self.options["sips-port"], self._sip_certificate(self.renewal))
+        if self.media is not None:
+            self.media.start()
         if self.phones is not None and self.numbers is not None:
             self.numbers.start(self.phones.edge, self._servers)
         self.phase = "joining"
@@ -377,6 +382,7 @@ class NodeService(Service):
             self.options["revocation-interval"] / 2,
         )
         self.numbers = build_numbers(node, renewal, self.state, self.options)
+        self.media = build_media(self.options["rtpengine"], node.node_id.hex(), self.reactor, node.random)
         self.phones = Phones(
             self.overlay,
             node.node_id,
@@ -389,7 +395,7 @@ class NodeService(Service):
             bool(self.options["open"]),
             self.options["sip-mode"],
             private_key_pem(credentials.key),
-            Beyond(self._servers, self.numbers),
+            Beyond(self._servers, self.numbers, self.media),
         )
 
     def _sip_certificate(self, renewal: Renewal) -> Origin:
@@ -475,6 +481,8 @@ class NodeService(Service):
             yield self.numbers.stop
         if self.phones is not None:
             yield self.phones.stop
+        if self.media is not None:
+            yield self.media.stop
         if self.node is not None:
             yield self.node.leave if self.node.joined else self.node.stop
         if self.authority is not None:

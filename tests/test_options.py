@@ -93,6 +93,15 @@ class NodeOptionsTests(SynchronousTestCase):
         for text in ("1", "3601", "0.5", "soon", "-60"):
             self.assertIn("no interval", self.refusal("--overlay", "a", "--revocation-interval", text))
 
+    def test_rtpengine(self) -> None:
+        """As many as one likes; only where there are phones."""
+        options = parsed("--overlay", "a", "--rtpengine", "127.0.0.1:2223", "--rtpengine", "[::1]:2224")
+        self.assertEqual(options["rtpengine"], [("127.0.0.1", 2223), ("::1", 2224)])
+        self.assertEqual(parsed("--overlay", "a")["rtpengine"], [])
+        for text in ("127.0.0.1", "127.0.0.1:0", "localhost:2223", "fe80::1%eth0:2223", ""):
+            self.assertIn("--rtpengine '", self.refusal("--overlay", "a", "--rtpengine", text), text)
+        self.assertIn("--no-sip", self.refusal("--overlay", "a", "--no-sip", "--rtpengine", "127.0.0.1:2223"))
+
     def test_one_way_to_join(self) -> None:
         both = self.refusal("--overlay", "a", "--join", "x", "--join-file", "y")
         self.assertIn("--join and --join-file exclude each other", both)
