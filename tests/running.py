@@ -33,6 +33,7 @@ class Service:
         self.phase = "joining"
         self.node = node
         self.phones: Phones | None = None
+        self.media = None
         self.numbers: Numbers | None = None
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
