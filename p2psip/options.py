@@ -62,6 +62,9 @@ class NodeOptions(GatewayOptions):
         ["reload-port", None, 6084, "Port of the overlay links (UDP; without ICE TCP as well).", _port],
         ["sip-port", None, 5060, "Port of the SIP server (UDP and TCP).", _port],
         ["sips-port", None, 5061, "Port of the SIP server over TLS.", _port],
+        ["web-certificate", None, None, "File (PEM) with the certificate chain and key that browsers see at "
+                                        "--web-port; at --enrollment-port they see the overlay's."],
+        ["web-port", None, 8444, "Port of the users' page (HTTPS) with --web-certificate.", _port],
         ["sip-certificate", None, None, "File (PEM) with the certificate chain and key that the SIP server shows over "
                                         "TLS; read again when it changes [default: one of the overlay's authority]."],
         ["name-server", None, None, "Ask this name server, ADDRESS or ADDRESS:PORT, for the SIP servers of other "

@@ -103,6 +103,17 @@ class EnrollmentServer:
         tls.noisy = False
         return BoundedConnections(tls, self._reactor)
 
+    def page_site(self) -> IProtocolFactory:
+        """The users' page alone, as a factory for connections that are secured already."""
+        root = Resource()
+        self._put_page(root)
+        return BoundedSite(root, self._reactor)
+
+    def _put_page(self, root: Resource) -> None:
+        if self._pages is not None:
+            root.putChild(b"", Redirect(b"/account/"))
+            root.putChild(b"account", self._pages.resource())
+
     def _resources(self) -> Resource:
         root, well_known, registrar = Resource(), Resource(), Resource()
         root.putChild(b".well-known", well_known)
@@ -118,9 +129,7 @@ class EnrollmentServer:
             (registrar, b"gateway", "POST", self._gateway),
         ):
             place.putChild(name, AsynchronousLeaf(self._guarded(answer), method))
-        if self._pages is not None:
-            root.putChild(b"", Redirect(b"/account/"))
-            root.putChild(b"account", self._pages.resource())
+        self._put_page(root)
         return root
 
     def _guarded(

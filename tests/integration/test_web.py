@@ -9,7 +9,7 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 from twisted.trial.unittest import SynchronousTestCase
 
-from .nodes import World
+from .nodes import World, run
 
 ARGUMENTS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
@@ -118,6 +118,25 @@ class FlowTests(WebTestCase):
         self.sign_in(page)
         (cookie,) = (c for c in page.context.cookies() if c["name"] == "__Host-p2psip")
         self.assertEqual((True, True, "Strict"), (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]))
+
+    def test_own_certificate(self) -> None:
+        """With --web-certificate browsers see that at a port of its own, where there is the page and nothing else."""
+        pem = self.world.directory / "web.pem"
+        run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+             str(pem), "-out", str(pem) + ".crt", "-subj", "/CN=phones.example.org", "-days", "1"])  # fmt: skip
+        pem.write_text(Path(str(pem) + ".crt").read_text() + pem.read_text())
+        self.node.terminate()
+        self.node.start("--web-certificate", str(pem))
+        self.node.wait_joined()
+        shown = run(["openssl", "s_client", "-connect", f"{self.node.address}:8444"], input="").stdout
+        self.assertIn("CN = phones.example.org", shown)
+        self.url = f"https://{self.node.address}:8444/"
+        page = self.page()
+        self.sign_in(page)
+        self.assertEqual("Your phones", page.inner_text("h1"))
+        answer = page.goto(self.url + ".well-known/reload-config")
+        assert answer is not None
+        self.assertEqual(404, answer.status)
 
     def test_wrong_passwords(self) -> None:
         """Ten are taken as they come; then there is a wait, and the page says how long."""
