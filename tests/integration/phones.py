@@ -20,6 +20,8 @@ from typing import Any
 SCENARIOS = Path(__file__).parent / "sipp"
 TONE = 440
 """Hertz, of what softphones play to each other."""
+TONE_SECONDS = 60
+"""How long they can: more than any call takes."""
 MEDIA = 30000
 """The first port for media: sipp's default would be the same for all that run at once."""
 
@@ -160,10 +162,13 @@ class Softphone:
         domain: str = "",
         authority: Path | None = None,
         rings: int = 60,
+        prefix: Sequence[str] = (),
+        connect: Callable[[tuple[str, int], float], socket.socket] = socket.create_connection,
     ) -> None:
         """With `domain`, `server` is its outbound proxy; without, it stands for the domain.
 
         `authority` is a PEM file with whom it believes over TLS; `rings` is how many seconds it rings at most.
+        Its command line begins with `prefix`, such as ``ip netns exec NAME``; `connect` reaches its control port.
         """
         self.user = user
         self._from = 0
@@ -192,12 +197,13 @@ class Softphone:
         )
         (self.directory / "contacts").touch()
         self._process = subprocess.Popen(
-            ["baresip", "-4", "-s", "-f", str(self.directory)],
+            [*prefix, "baresip", "-4", "-s", "-f", str(self.directory)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             cwd=self.directory,
         )
+        self._connecting = connect
         self._control: socket.socket | None = None
         self._buffer = b""
         self.events: list[dict[str, Any]] = []
@@ -206,7 +212,7 @@ class Softphone:
         end = time.monotonic() + 10
         while self._control is None:
             try:
-                self._control = socket.create_connection((self.address, self._control_port), 1)
+                self._control = self._connecting((self.address, self._control_port), 1)
             except OSError:
                 if time.monotonic() > end or self._process.poll() is not None:
                     raise self.failed("does not run") from None
@@ -311,9 +317,10 @@ def _tone(path: Path) -> None:
         tone.setnchannels(1)
         tone.setsampwidth(2)
         tone.setframerate(8000)
-        tone.writeframes(
-            b"".join(struct.pack("<h", int(8000 * math.sin(2 * math.pi * TONE * i / 8000))) for i in range(40000))
+        second = b"".join(
+            struct.pack("<h", int(8000 * math.sin(2 * math.pi * TONE * i / 8000))) for i in range(8000)
         )
+        tone.writeframes(second * TONE_SECONDS)
 
 
 _CONFIG = """\

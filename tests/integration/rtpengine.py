@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,15 +22,22 @@ class Rtpengine:
 
     :param media: the address of its media, where that is another.
     :param prefix: what the command line begins with, such as ``ip netns exec NAME``.
+    :param open_socket: makes a UDP socket that reaches the control port.
     """
 
     def __init__(
-        self, directory: Path, address: str, port: int = 2223, media: str = "", prefix: Sequence[str] = ()
+        self,
+        directory: Path,
+        address: str,
+        port: int = 2223,
+        media: str = "",
+        prefix: Sequence[str] = (),
+        open_socket: Callable[[], socket.socket] = lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
     ) -> None:
         self.address, self.port = address, port
         self._directory = directory.resolve()
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._prefix = prefix
+        self._open_socket = open_socket
         self._argv = [
             *prefix, "rtpengine", "--foreground", "--config-file=none", "--table=-1", "--log-stderr",
             f"--interface={media or address}", f"--listen-ng={address}:{port}", "--num-threads=2",
@@ -46,8 +53,6 @@ class Rtpengine:
             self._process = subprocess.Popen(
                 self._argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd=self._directory
             )
-        if self._prefix:
-            return  # there is no way to its port from here
         end = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -65,7 +70,7 @@ class Rtpengine:
         self._number += 1
         cookie = b"%d_%d" % (os.getpid(), self._number)
         given = {name.replace("_", "-"): value for name, value in arguments.items()}
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        with self._open_socket() as asking:
             asking.settimeout(5)
             asking.connect((self.address, self.port))
             asking.send(ng.encode(cookie, command, given))
@@ -78,13 +83,10 @@ class Rtpengine:
 
     def ports(self) -> int:
         """How many sockets for media it has open."""
-        with self._status("net/udp").open() as table:
+        with Path("/proc", str(self._process.pid), "net/udp").open() as table:
             local = [line.split()[1].partition(":") for line in table.readlines()[1:]]
         wanted = "".join(f"{int(part):02X}" for part in reversed(self.address.split(".")))
         return sum(host == wanted and 30000 <= int(port, 16) <= 32000 for host, _, port in local)
-
-    def _status(self, name: str) -> Path:
-        return Path("/proc", str(self._process.pid), name)
 
     def log(self) -> str:
         """What it has logged."""
