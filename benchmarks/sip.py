@@ -10,6 +10,7 @@ It needs kamailio and a C compiler.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -95,6 +96,7 @@ def serve(port: int, mode: str, users: int) -> None:
     from twisted.internet import defer, reactor
     from twisted.internet.task import LoopingCall
 
+    from p2psip.service import COLLECT_AFTER
     from p2psip.sip.authentication import Authenticator, Proven
     from p2psip.sip.digest import ALGORITHMS, NonceMint, ha1
     from p2psip.sip.domain import Domain
@@ -120,6 +122,9 @@ def serve(port: int, mode: str, users: int) -> None:
 
         def resolve(self, aor: str) -> Any:
             return defer.fail(NotRegistered())
+
+        def forwarded(self, aor: str) -> Any:
+            return None
 
         def routes(self, aor: str) -> Any:
             return defer.succeed([NodeRoute(node_id, aor)])
@@ -156,6 +161,8 @@ def serve(port: int, mode: str, users: int) -> None:
     LoopingCall(lambda: proxy.tick(clock.seconds(), 0.0)).start(0.5)
     LoopingCall(lambda: registrar.expire(clock.seconds())).start(1.0)
     edge.listen(["127.0.0.1"], port, ("UDP",))
+    gc.freeze()  # as a node does
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
     clock.run()
 
 

@@ -61,6 +61,14 @@ class NodeOptions(GatewayOptions):
                               "/var/lib/p2psip/NAME]."],
         ["reload-port", None, 6084, "Port of the overlay links (UDP; without ICE TCP as well).", _port],
         ["sip-port", None, 5060, "Port of the SIP server (UDP and TCP).", _port],
+        ["sips-port", None, 5061, "Port of the SIP server over TLS.", _port],
+        ["web-certificate", None, None, "File (PEM) with the certificate chain and key that browsers see at "
+                                        "--web-port; at --enrollment-port they see the overlay's."],
+        ["web-port", None, 8444, "Port of the users' page (HTTPS) with --web-certificate.", _port],
+        ["sip-certificate", None, None, "File (PEM) with the certificate chain and key that the SIP server shows over "
+                                        "TLS; read again when it changes [default: one of the overlay's authority]."],
+        ["name-server", None, None, "Ask this name server, ADDRESS or ADDRESS:PORT, for the SIP servers of other "
+                                    "domains [default: those of this machine]."],
         ["enrollment-port", None, 8443, "Port of the enrollment server (HTTPS), where this node holds the "
                                         "authority.", _port],
         ["join", None, None, "Join with this token, made by `p2psip invite` on a node that holds the authority."],
@@ -101,6 +109,7 @@ class NodeOptions(GatewayOptions):
         self["bind"] = []
         self["advertise"] = []
         self["link-protocol"] = []
+        self["rtpengine"] = []
 
     def opt_bind(self, address: str) -> None:
         """Address to listen on, IPv4 or IPv6; may be repeated. [default: all]"""
@@ -115,6 +124,11 @@ class NodeOptions(GatewayOptions):
         """Speak this link protocol, such as DTLS-UDP-SR-NO-ICE; may be repeated. [default: all that are installed and
         fit the overlay]"""
         self["link-protocol"].append(name.upper())
+
+    def opt_rtpengine(self, text: str) -> None:
+        """Address and port of the ng protocol of an rtpengine, which relays the media of phones behind NATs that do no
+        ICE; may be repeated: calls are spread over all that answer. Whoever reaches that port commands the relay."""
+        self["rtpengine"].append(_address_and_port(text, "--rtpengine", 2223))
 
     def postOptions(self) -> None:
         """Check what can be checked before anything runs."""
@@ -146,6 +160,10 @@ class NodeOptions(GatewayOptions):
             if self["self-signed"]:
                 raise usage.UsageError("--self-signed and --accounts exclude each other")
         self._check_turn()
+        if self["rtpengine"] and self["no-sip"]:
+            raise usage.UsageError("--rtpengine and --no-sip exclude each other")
+        if self["name-server"]:
+            self["name-server"] = _place(self["name-server"], "--name-server", 53)
         self.check_gateway(overlay)
 
     def _check_turn(self) -> None:
@@ -155,10 +173,22 @@ class NodeOptions(GatewayOptions):
             return
         if self["client"]:
             raise usage.UsageError("--turn-server: a --client offers nothing to others")
-        place = parse_address(self["turn-server"])
-        if place is None or "%" in place[0] or not 1 <= place[1] <= 65535:
-            raise usage.UsageError(f"--turn-server {self['turn-server']!r}: it is ADDRESS:PORT, such as 192.0.2.1:3478")
-        self["turn-server"] = (_address(place[0], "--turn-server"), place[1])
+        self["turn-server"] = _address_and_port(self["turn-server"], "--turn-server", 3478)
+
+
+def _place(text: str, option: str, port: int) -> tuple[str, int]:
+    """An address, and a port where there is one."""
+    place = parse_address(text) if text.count(":") == 1 or (text[:1] == "[" and text[-1:] != "]") else (text, port)
+    if place is None or not 1 <= place[1] <= 65535:
+        raise usage.UsageError(f"{option} {text!r}: it is ADDRESS or ADDRESS:PORT")
+    return _address(place[0], option), place[1]
+
+
+def _address_and_port(text: str, option: str, usual: int) -> tuple[str, int]:
+    place = parse_address(text)
+    if place is None or "%" in place[0] or not 1 <= place[1] <= 65535:
+        raise usage.UsageError(f"{option} {text!r}: it is ADDRESS:PORT, such as 192.0.2.1:{usual}")
+    return _address(place[0], option), place[1]
 
 
 def _address(text: str, option: str) -> str:

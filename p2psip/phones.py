@@ -28,6 +28,8 @@ from .sip.proxy.build import Beyond, build_proxy
 from .sip.redirect import Redirect
 from .sip.registrar import Devices, Registrar
 from .sip.server import SIPServer
+from .sip.tls import ClientTLS, ServerTLS
+from .sipcertificate import Origin, SIPCertificate
 from .usages.sip import SIPUsage
 
 MOST_STREAMS: Final = 10_000
@@ -36,7 +38,10 @@ EXPIRY_SECONDS: Final = 1.0
 """How often bindings that have ended are looked for."""
 TICK_SECONDS: Final = 0.5
 """How often calls that have had their time are looked for."""
-_REFUSING: Final = ("malformed", "overloaded", "request too large", "response too large")
+_REFUSING: Final = (
+    *("malformed", "overloaded", "request too large", "response too large"),
+    *("server not trusted", "TLS handshake failed"),
+)
 """Of what the edge counts, the refusals."""
 
 
@@ -80,6 +85,8 @@ class Phones:
             devices=Devices(node_id, blake2s(secret).digest()),
         )  # fmt: skip
         self._server = SIPServer(self.domain, self.registrar, reactor.seconds, random)
+        self._client = ClientTLS()
+        self._certificate: SIPCertificate | None = None
         # Strangers must not take the descriptors that links and storage need.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if descriptors == resource.RLIM_INFINITY:
@@ -90,6 +97,7 @@ class Phones:
             random,
             advertise=advertise,
             most_streams=min(MOST_STREAMS, descriptors // 2),
+            tls=self._client,
         )
         usage.serve(credentials.signer, credentials.known, self.edge, self.registrar, self._server, self._database)
         self._proxy = build_proxy(
@@ -124,8 +132,21 @@ class Phones:
             lambda failure: self.log.failure("bindings do not expire any more", failure)
         )
 
+    def serve_tls(self, addresses: Sequence[str], port: int, origin: Origin) -> None:
+        """Listen for TLS as well, as soon as there is a certificate; it may take until an authority can be asked."""
+
+        def listen(server: ServerTLS) -> None:
+            known = len(self.edge.listening)
+            self.edge.listen(addresses, port, ("TLS",), server)
+            self.log.info("listening: {listeners}", listeners=", ".join(self.listeners[known:]))
+
+        self._certificate = SIPCertificate(origin, listen, self._client, self._reactor)
+        self._certificate.start()
+
     async def stop(self) -> None:
         """Listen no more."""
+        if self._certificate is not None:
+            self._certificate.stop()
         for looping in (self._expiring, self._ticking):
             if looping.running:
                 looping.stop()

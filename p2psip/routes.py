@@ -99,6 +99,7 @@ class Operator:
                 "applications": [],
                 "stored": {"resources": 0, "values": 0, "bytes": 0},
                 "registrations": {"total": 0, "page": []}, "listeners": [], "rejected": {}, "turn": {}, "gateway": {},
+                "media": {},
                 "phase": service.phase,
             }  # fmt: skip
         status = dict(node.status())
@@ -107,6 +108,7 @@ class Operator:
         turn: Any = node.usages.get("turn")
         status["turn"] = turn.status() if isinstance(turn, TurnUsage) else {}
         status["gateway"] = {} if service.numbers is None else service.numbers.status()
+        status["media"] = {} if service.media is None else service.media.status()
         rejected = dict(status["rejected"])
         if phones is not None:
             rejected.update(phones.rejected())

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from .gateway import Numbers
 from .node import Node
 from .phones import Phones
+from .sip.media.anchoring import Media
 from .state import StateDirectory
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ class Running(Protocol):
     node: Node | None
     phones: Phones | None
     numbers: Numbers | None
+    media: Media | None
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final, TypeVar
 
@@ -18,7 +19,7 @@ from twisted.internet import asyncioreactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
-from twisted.names import client as names
+from twisted.names.client import createResolver
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -51,9 +52,13 @@ from .routes import EXPECTED, Operator
 from .security.certificates import private_key_pem
 from .security.signing import Signer
 from .selfsigned import DocumentKey
-from .sip.addresses import Addresses
 from .sip.errors import SIPListenError
+from .sip.locator import Locator
+from .sip.media.anchoring import Media
+from .sip.media.build import build_media
+from .sip.names import Names, system_resolver
 from .sip.proxy.build import Beyond
+from .sipcertificate import Origin, issued_certificate, own_certificate
 from .startup import (
     Discovered,
     Found,
@@ -153,7 +158,9 @@ class NodeService(Service):
         self.node: Node | None = None
         self.phones: Phones | None = None
         self.numbers: Numbers | None = None
-        self._servers = Addresses()
+        self.media: Media | None = None
+        names = Names(system_resolver(reactor, options["name-server"]), reactor)
+        self._servers = Locator(names, reactor, SystemRandom())
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
         self.renewal: Renewal | None = None
@@ -244,6 +251,9 @@ class NodeService(Service):
             # SIP keeps the families apart: no phone is to see an IPv4 address mapped into IPv6.
             every = ("0.0.0.0", "::") if has_ipv6() else ("0.0.0.0",)
             self.phones.start(self.bound or every, self.options["sip-port"])
+            self.phones.serve_tls(self.bound or every, self.options["sips-port"], self._sip_certificate(self.renewal))
+        if self.media is not None:
+            self.media.start()
         if self.phones is not None and self.numbers is not None:
             self.numbers.start(self.phones.edge, self._servers)
         self.phase = "joining"
@@ -304,7 +314,7 @@ class NodeService(Service):
         self.log.info("not enrolled yet: {why}; again in {seconds:.0f} s", why=why, seconds=seconds)
 
     async def _discover(self, overlay: str) -> tuple[str, int] | None:
-        return await configuration_server(overlay, names.createResolver(), self.reactor)
+        return await configuration_server(overlay, createResolver(), self.reactor)
 
     # -- parts -----------------------------------------------------------------------------------------------
 
@@ -372,6 +382,7 @@ class NodeService(Service):
             self.options["revocation-interval"] / 2,
         )
         self.numbers = build_numbers(node, renewal, self.state, self.options)
+        self.media = build_media(self.options["rtpengine"], node.node_id.hex(), self.reactor, node.random)
         self.phones = Phones(
             self.overlay,
             node.node_id,
@@ -384,7 +395,19 @@ class NodeService(Service):
             bool(self.options["open"]),
             self.options["sip-mode"],
             private_key_pem(credentials.key),
-            Beyond(self._servers, self.numbers),
+            Beyond(self._servers, self.numbers, self.media),
+        )
+
+    def _sip_certificate(self, renewal: Renewal) -> Origin:
+        if self.options["sip-certificate"]:
+            return own_certificate(Path(self.options["sip-certificate"]))
+        return issued_certificate(
+            self.state,
+            self.overlay,
+            self.advertised,
+            renewal,
+            lambda: self.authority.authority if self.authority is not None else None,
+            self.in_thread,
         )
 
     def _revoked(self, user: str, device: str) -> None:
@@ -458,6 +481,8 @@ class NodeService(Service):
             yield self.numbers.stop
         if self.phones is not None:
             yield self.phones.stop
+        if self.media is not None:
+            yield self.media.stop
         if self.node is not None:
             yield self.node.leave if self.node.joined else self.node.stop
         if self.authority is not None:

@@ -51,6 +51,21 @@ class StateDirectory:
         return self.path / "bindings.sqlite"
 
     @property
+    def sip_key(self) -> Path:
+        """The private key of the SIP server's certificate, PEM."""
+        return self.path / "sip.key"
+
+    @property
+    def sip_certificate(self) -> Path:
+        """The certificate that the SIP server shows over TLS, as the authority made it, PEM."""
+        return self.path / "sip.crt"
+
+    @property
+    def sip_root(self) -> Path:
+        """The authority of SIP servers' certificates, PEM: what phones have to believe."""
+        return self.path / "sip-ca.crt"
+
+    @property
     def bootstrap_cache(self) -> Path:
         """Peers to bootstrap from."""
         return self.path / "bootstrap-cache.json"

@@ -14,9 +14,9 @@ from zope.interface.verify import verifyObject
 from p2psip.errors import RequestTimeout
 from p2psip.gateway import LOOK, Numbers, Trunks, longest_prefix
 from p2psip.ids import NodeId
-from p2psip.sip.addresses import numeric_target
 from p2psip.sip.errors import SIPFailure, Unavailable
 from p2psip.sip.interfaces import INumbers, ProxyTarget, Source, Target
+from p2psip.sip.locator import numeric_target
 from p2psip.sip.numbers import DialPlan
 from p2psip.sip.trunk import Trunk
 from p2psip.sip.uri import SIPURI, parse_uri

@@ -19,7 +19,7 @@ import p2psip
 HOUSE = """
     service cli | testing | plugins                    # only service and cli import a reactor
     administration directory_administration routes
-    authority directory publishing renewal phones gateway running ports | simulator
+    authority directory publishing renewal phones gateway running ports sipcertificate webpage | simulator
     joining selfsigned startup options gateway_options control logs lan
     usages | enrollment
     node | sip
@@ -39,6 +39,7 @@ HOUSE = """
 SANS_IO = (
     *("sip.errors", "sip.grammar", "sip.headers", "sip.machines", "sip.message", "sip.numbers"),
     *("sip.reasons", "sip.stream", "sip.transaction", "sip.uri"),
+    *("sip.media.nat", "sip.media.ng", "sip.media.sdp"),
     *("sip.proxy.answers", "sip.proxy.deadlines", "sip.proxy.headers", "sip.proxy.loops"),
 )
 """Above the line, yet without input and output: ``twisted.internet`` is as closed to them as below it."""

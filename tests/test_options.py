@@ -60,6 +60,19 @@ class NodeOptionsTests(SynchronousTestCase):
             self.assertNotIn("secret", self.refusal("--overlay", "a", "--accounts", url))
         self.assertIn("exclude", self.refusal("--overlay", "a", "--self-signed", "--accounts", "postgresql:///d"))
 
+    def test_name_server(self) -> None:
+        for text, place in (
+            ("192.0.2.1", ("192.0.2.1", 53)),
+            ("192.0.2.1:5353", ("192.0.2.1", 5353)),
+            ("2001:DB8::1", ("2001:db8::1", 53)),
+            ("[2001:db8::1]", ("2001:db8::1", 53)),
+            ("[2001:db8::1]:54", ("2001:db8::1", 54)),
+        ):
+            self.assertEqual(parsed("--overlay", "a", "--name-server", text)["name-server"], place)
+        self.assertIsNone(parsed("--overlay", "a")["name-server"])
+        for text in ("ns.example.org", "192.0.2.1:0", "192.0.2.1:dns", ":53"):
+            self.assertIn("--name-server", self.refusal("--overlay", "a", "--name-server", text))
+
     def test_turn_server(self) -> None:
         """An IP address and a port, and the secret's file; nothing that a client could offer."""
         for text, parsed_as in (("192.0.2.1:3478", ("192.0.2.1", 3478)), ("[2001:DB8::1]:443", ("2001:db8::1", 443))):
@@ -79,6 +92,15 @@ class NodeOptionsTests(SynchronousTestCase):
         self.assertEqual(parsed("--overlay", "a", "--revocation-interval", "4")["revocation-interval"], 4)
         for text in ("1", "3601", "0.5", "soon", "-60"):
             self.assertIn("no interval", self.refusal("--overlay", "a", "--revocation-interval", text))
+
+    def test_rtpengine(self) -> None:
+        """As many as one likes; only where there are phones."""
+        options = parsed("--overlay", "a", "--rtpengine", "127.0.0.1:2223", "--rtpengine", "[::1]:2224")
+        self.assertEqual(options["rtpengine"], [("127.0.0.1", 2223), ("::1", 2224)])
+        self.assertEqual(parsed("--overlay", "a")["rtpengine"], [])
+        for text in ("127.0.0.1", "127.0.0.1:0", "localhost:2223", "fe80::1%eth0:2223", ""):
+            self.assertIn("--rtpengine '", self.refusal("--overlay", "a", "--rtpengine", text), text)
+        self.assertIn("--no-sip", self.refusal("--overlay", "a", "--no-sip", "--rtpengine", "127.0.0.1:2223"))
 
     def test_one_way_to_join(self) -> None:
         both = self.refusal("--overlay", "a", "--join", "x", "--join-file", "y")

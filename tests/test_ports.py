@@ -30,8 +30,8 @@ class PortsTests(SynchronousTestCase):
 
     def options(self, **ports: int) -> dict[str, Any]:
         given = {f"{name}-port": port for name, port in ports.items()}
-        every = dict.fromkeys(("reload-port", "sip-port", "enrollment-port"), self.free)
-        return {"bind": ["127.61.84.1"], "no-sip": 0, "self-signed": 0, **every, **given}
+        every = dict.fromkeys(("reload-port", "sip-port", "sips-port", "enrollment-port"), self.free)
+        return {"web-certificate": None, "bind": ["127.61.84.1"], "no-sip": 0, "self-signed": 0, **every, **given}
 
     def refusal(self, **ports: int) -> str:
         return str(self.assertRaises(StartError, require_free_ports, self.options(**ports), True))
@@ -47,6 +47,7 @@ class PortsTests(SynchronousTestCase):
             ("reload", self.udp, "UDP"),
             ("sip", self.tcp, "TCP"),
             ("sip", self.udp, "UDP"),
+            ("sips", self.tcp, "TCP"),
             ("enrollment", self.tcp, "TCP"),
         ):
             error = self.refusal(**{option: port})

@@ -37,6 +37,8 @@ def status(node: NodeConnection, as_json: bool) -> None:
     click.echo(f"  registrations of phones here: {answer['registrations']['total']}")
     _print_turn(answer.get("turn") or {})
     _print_gateway(answer.get("gateway") or {})
+    for relay in (answer.get("media") or {}).get("relays", ()):
+        click.echo(f"  media relay: {relay['address']}{'' if relay['up'] else ', does not answer'}")
     if answer["links"]:
         print_table(
             ("NODE", "PROTOCOL", "CANDIDATE PAIR", "RTT"),

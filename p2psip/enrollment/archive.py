@@ -20,11 +20,14 @@ from .authority import AuthorityError, OverlayAuthority
 from .directory import FILE as DIRECTORY
 from .passwords import PasswordHashes
 from .relocation import FILE, URL_FILE
+from .sip_authority import CERTIFICATE, KEY
 
 _MAGIC = b"p2psip-authority-1\n"
 _SALT = 16
 _KEYS = ("signer.key", "kind-signer.key", "server.key", "secrets.key")
 _CERTIFICATES = ("ca.crt", "signer.crt", "kind-signer.crt")
+_SIP = (CERTIFICATE, KEY)
+"""Made anew where an older archive lacks them."""
 _ACCOUNTS = (URL_FILE, FILE)
 """One of the two: where the database is, or the database."""
 _WHOLE = "ca.key"
@@ -46,7 +49,7 @@ def export_authority(authority: OverlayAuthority, passphrase: str) -> bytes:
     if not passphrase:
         raise AuthorityError("the passphrase is empty")
     directory = authority.directory
-    contents = {name: (directory / name).read_bytes() for name in (*_KEYS, *_CERTIFICATES, _WHOLE)}
+    contents = {name: (directory / name).read_bytes() for name in (*_KEYS, *_CERTIFICATES, *_SIP, _WHOLE)}
     if (directory / URL_FILE).exists():
         contents[URL_FILE] = (directory / URL_FILE).read_bytes()
     else:
@@ -89,9 +92,9 @@ def import_authority(
         raise AuthorityError(f"the exported authority lacks {', '.join(sorted(missing)) or 'the accounts'}")
     if FILE in contents:
         contents[FILE] = _living_apart(contents[FILE])
-    for name in (*_KEYS, *_CERTIFICATES, *_ACCOUNTS, DIRECTORY, _WHOLE):
+    for name in (*_KEYS, *_CERTIFICATES, *_SIP, *_ACCOUNTS, DIRECTORY, _WHOLE):
         if name in contents:
-            write_file(directory / name, contents[name], 0o644 if name in _CERTIFICATES else 0o600)
+            write_file(directory / name, contents[name], 0o644 if name.endswith(".crt") else 0o600)
     authority = OverlayAuthority(directory, overlay, now, hashes)
     authority.database.record("imported", overlay)
     return authority

@@ -6,7 +6,7 @@ All methods block: they run in a thread where that matters.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -44,6 +44,7 @@ from .passwords import PasswordHashes
 from .refusals import Refusal as Refusal
 from .refusals import proved, read_csr, request_of
 from .relocation import accounts_url, keep_accounts_at
+from .sip_authority import SIPAuthority, granted
 from .tokens import JoinToken, key_fingerprint
 
 DAY: Final = 86400.0
@@ -108,6 +109,7 @@ class OverlayAuthority:
         try:
             self._ca = Authority(self._certificate("ca"), self._key("ca"))
             self._server_key = self._key("server")
+            self.sip = SIPAuthority(directory, overlay, now)
             key = (directory / "secrets.key").read_bytes()
             name = sha256(self._ca.certificate).hexdigest()
             if accounts is not None:
@@ -402,6 +404,33 @@ class OverlayAuthority:
             raise
         self.database.record("credentials", name, source, f"device {device}, for {registrar.user_name}")
         return GrantedUser(certificate, known, as_of, CREDENTIALS_AGE)
+
+    def sip_certificate(
+        self, registrar: Identity, csr: bytes, addresses: Sequence[str], proven: Collection[str], source: str = ""
+    ) -> list[bytes]:
+        """The chain (DER) that `registrar` shows to phones: it names the overlay, and of `addresses` what it may.
+
+        :param csr: for a key that is not the node's own.
+        :param proven: addresses that are known to be the node's; see `sip_authority.granted`.
+        :raises Refusal: it is no registrar, or what it asks for cannot be.
+        """
+        try:
+            self._require_registrar(registrar)
+            request = read_csr(csr)
+            if request.user_name not in ("", registrar.user_name):
+                raise Refusal("username_not_available")
+            if request.public_key == registrar.public_key:
+                raise Refusal("bad_CSR")
+            try:
+                names = granted(addresses, proven)
+            except ValueError:
+                raise Refusal("bad_CSR") from None
+            chain = self.sip.issue(request.public_key, names, NODE_LIFETIME)
+        except Refusal as refusal:
+            self.database.record("refused", registrar.user_name, source, f"{refusal.token} (SIP certificate)")
+            raise
+        self.database.record("SIP certificate", registrar.user_name, source, ", ".join([self.overlay, *names]))
+        return chain
 
     def gateway_certificate(self, registrar: Identity, csr: bytes, source: str = "") -> bytes:
         """The certificate (DER) with which `registrar` stores that it is a gateway, for its own key and Node-IDs.

@@ -157,6 +157,15 @@ class EnrollmentClient:
         except (KeyError, TypeError, ValueError) as e:
             raise EnrollmentError("the enrollment server's credentials make no sense") from e
 
+    async def server_certificate(self, csr: bytes, addresses: Sequence[str]) -> list[bytes]:
+        """The chain (DER) for the key of `csr`, that this node, a registrar at `addresses`, shows to phones."""
+        fields = {"addresses": " ".join(addresses)}
+        answer = _object(await self._ask("POST", "/registrar/server-certificate", fields, csr))
+        try:
+            return [base64.b64decode(certificate, validate=True) for certificate in answer["chain"]]
+        except (KeyError, TypeError, ValueError) as e:
+            raise EnrollmentError("the enrollment server's certificate makes no sense") from e
+
     async def gateway_certificate(self, csr: bytes) -> bytes:
         """The certificate (DER) with which this node, a registrar, stores that it is a gateway."""
         return await self._ask("POST", "/registrar/gateway", {}, csr)

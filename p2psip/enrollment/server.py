@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Request
+from twisted.web.util import Redirect
 
 from ..config.document import Configuration
 from ..config.write import write_document
@@ -32,6 +33,8 @@ from .database import DatabaseUnavailable
 from .http import AsynchronousLeaf, BoundedSite, Page, field, octets
 from .ldap import DirectoryUnavailable, OutcomeUnknown
 from .limits import Allowance, BoundedConnections, Busy, Slots
+from .pages import AccountPages
+from .settings import PhoneSettings
 from .tls import ServerCreator
 
 RUNNING: Final = 4
@@ -50,12 +53,13 @@ class EnrollmentServer:
 
     ``GET /.well-known/reload-config``, ``POST /enroll``; for nodes, which show their certificate,
     ``POST /renew``; for registrars ``POST /registrar/credentials``, ``GET /registrar/revocations``,
-    ``GET /registrar/number`` and ``POST /registrar/gateway``.
+    ``GET /registrar/number``, ``POST /registrar/gateway`` and ``POST /registrar/server-certificate``.
 
     :param configuration: answers the overlay's configuration as it is now.
     :param reactor: IReactorTime.
     :param in_thread: runs a blocking function off the reactor's thread.
     :param in_directory_thread: the same for what may wait for the directory; other threads than those.
+    :param settings: makes the settings of a phone, for the page of users under ``/account``; None: there is no page.
     """
 
     log = Logger()
@@ -68,6 +72,7 @@ class EnrollmentServer:
         reactor: Any,
         in_thread: Callable[..., Deferred[Any]],
         in_directory_thread: Callable[..., Deferred[Any]] | None = None,
+        settings: Callable[[str, str, str], PhoneSettings] | None = None,
     ) -> None:
         self._authority = authority
         self._trust = trust
@@ -75,6 +80,7 @@ class EnrollmentServer:
         self._reactor = reactor
         self._in_thread = in_thread
         self._in_directory_thread = in_directory_thread or in_thread
+        self._pages = None if settings is None else AccountPages(authority, self, settings, reactor.seconds)
         self._slots = Slots(RUNNING, WAITING)
         self._directory_slots = Slots(ASKING, WAITING_TO_ASK)
         self._by_source = Throttle(free=20)
@@ -87,6 +93,7 @@ class EnrollmentServer:
         self._numbers_by_registrar = Allowance(rate=50.0, burst=1000.0)
         self._wrong_by_registrar = Allowance(rate=1.0, burst=300.0)
         self._renewals_by_node = Allowance(rate=1 / 600, burst=10.0)
+        self._certificates_by_registrar = Allowance(rate=1 / 600, burst=10.0)
         self.counters: Counter[str] = Counter()
 
     def factory(self, chain: Sequence[bytes], private_key: PrivateKey) -> IProtocolFactory:
@@ -95,6 +102,17 @@ class EnrollmentServer:
         tls = TLSMemoryBIOFactory(ServerCreator(chain, private_key), False, site, self._reactor)
         tls.noisy = False
         return BoundedConnections(tls, self._reactor)
+
+    def page_site(self) -> IProtocolFactory:
+        """The users' page alone, as a factory for connections that are secured already."""
+        root = Resource()
+        self._put_page(root)
+        return BoundedSite(root, self._reactor)
+
+    def _put_page(self, root: Resource) -> None:
+        if self._pages is not None:
+            root.putChild(b"", Redirect(b"/account/"))
+            root.putChild(b"account", self._pages.resource())
 
     def _resources(self) -> Resource:
         root, well_known, registrar = Resource(), Resource(), Resource()
@@ -106,10 +124,12 @@ class EnrollmentServer:
             (root, b"renew", "POST", self._renew),
             (registrar, b"credentials", "POST", self._credentials),
             (registrar, b"revocations", "GET", self._revocations),
+            (registrar, b"server-certificate", "POST", self._server_certificate),
             (registrar, b"number", "GET", self._number),
             (registrar, b"gateway", "POST", self._gateway),
         ):
-            place.putChild(name, AsynchronousLeaf(method, self._guarded(answer)))
+            place.putChild(name, AsynchronousLeaf(self._guarded(answer), method))
+        self._put_page(root)
         return root
 
     def _guarded(
@@ -280,6 +300,16 @@ class EnrollmentServer:
         revoked = [{"account": e.account, "device": e.device, "time": e.time} for e in entries]
         return _json({"cursor": cursor, "revocations": revoked})
 
+    async def _server_certificate(self, request: Request) -> Page:
+        registrar = self._registrar(request)
+        self._spend(self._certificates_by_registrar, registrar)
+        addresses = field(request, b"addresses").split()
+        source = _source(request)
+        chain = await self._work(
+            self._authority.sip_certificate, registrar, octets(request, b"csr"), addresses, [source], source
+        )
+        return _json({"chain": [base64.b64encode(certificate).decode() for certificate in chain]})
+
     async def _number(self, request: Request) -> Page:
         """Whose a number is, or the number of an account; nothing is said of either that does not exist."""
         registrar = self._registrar(request)
@@ -328,6 +358,13 @@ class EnrollmentServer:
         longest = max(seconds)
         if longest > 0:
             raise Busy(longest)
+
+    async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Do blocking work in its turn.
+
+        :raises Busy: too many are waiting.
+        """
+        return await self._work(function, *arguments)
 
     async def _work(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self._slots.run(lambda: self._in_thread(function, *arguments))

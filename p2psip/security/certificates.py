@@ -186,10 +186,15 @@ class Authority:
         return self._sign(builder, now, lifetime)
 
     def issue_server(
-        self, public_key: PublicKey, *, hosts: Sequence[str], now: float, lifetime: float
+        self, public_key: PublicKey, *, hosts: Sequence[str], now: float, lifetime: float, sip_domain: str = ""
     ) -> bytes:
-        """Issue the certificate of an HTTPS server, for host names and IP addresses; it is no node's."""
+        """Issue the certificate of an HTTPS or SIP server, for host names and IP addresses; it is no node's.
+
+        `sip_domain` is the domain that it serves SIP for (RFC 5922 §4.1).
+        """
         names = [_host(host) for host in hosts]
+        if sip_domain:
+            names.append(x509.UniformResourceIdentifier(f"sip:{sip_domain}"))
         builder = _leaf(public_key, x509.SubjectAlternativeName(names), [ExtendedKeyUsageOID.SERVER_AUTH])
         return self._sign(builder, now, lifetime)
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     connectProtocol,
+    wrapClientTLS,
 )
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..throttle import source_key
-from .errors import SIPParseError, TransportFailure
+from .errors import ServerUntrusted, SIPParseError, TransportFailure
 from .interfaces import Source, Target
 from .message import Request, Response
-from .transport import SIPConnection, SIPStream
+from .tls import ClientTLS, ServerOfDomain
+from .transport import SecureSIPStream, SIPConnection, SIPStream
 
 _SWEEP = 10.0
 _CONNECT_TIMEOUT = 10
@@ -42,6 +45,8 @@ class Connections:
     `patience` seconds to end a message or does not take for as long what is sent to it, is closed.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         reactor: Any,
@@ -50,6 +55,7 @@ class Connections:
         most: int,
         idle: float,
         patience: float,
+        tls: ClientTLS | None = None,
     ) -> None:
         self._reactor = reactor
         self._owner = owner
@@ -57,6 +63,7 @@ class Connections:
         self._most = most
         self._idle = idle
         self._patience = patience
+        self._tls = tls
         self._open: OrderedDict[SIPConnection, str] = OrderedDict()
         self._sources: Counter[str] = Counter()
         self._by_source: dict[Source, SIPConnection] = {}
@@ -78,7 +85,11 @@ class Connections:
         return found if found is not None and found.open else None
 
     def connect(self, target: Target) -> Deferred[SIPStream]:
-        """An open TCP connection to `target`, the one there is or a new one.  Fails as Twisted's connect does."""
+        """An open connection to `target`, over TCP or TLS, the one there is or a new one.
+
+        Fails as Twisted's connect does, with TransportFailure, or with ServerUntrusted where the other end has no
+        certificate of `target.name`.
+        """
         result: Deferred[SIPStream] = Deferred()
         known = self._outgoing.get(target)
         if known is not None and known.open:
@@ -89,12 +100,38 @@ class Connections:
             result.errback(Failure(TransportFailure()))
         else:
             self._waiting[target] = [result]
-            stream = SIPStream(self)
-            stream.outgoing = target
             make = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
             endpoint = make(self._reactor, target.host, target.port, timeout=_CONNECT_TIMEOUT)
-            connectProtocol(endpoint, stream).addBoth(self._connected, target)
+            opening = self._secured(endpoint, target) if target.transport == "TLS" else self._plain(endpoint, target)
+            opening.addBoth(self._connected, target)
         return result
+
+    def _plain(self, endpoint: IStreamClientEndpoint, target: Target) -> Deferred[SIPStream]:
+        stream = SIPStream(self)
+        stream.outgoing = target
+        opening: Deferred[SIPStream] = connectProtocol(endpoint, stream)
+        return opening
+
+    def _secured(self, endpoint: IStreamClientEndpoint, target: Target) -> Deferred[SIPStream]:
+        """RFC 5922 §7.3: a server that does not prove to be of the domain gets nothing."""
+        if self._tls is None or not target.name:
+            return fail(TransportFailure(reason="No TLS Here"))
+        server = self._tls.server_of(target.name)
+        secured: Deferred[SIPStream] = Deferred()
+        stream = SecureSIPStream(self, secured)
+        stream.outgoing = target
+        connectProtocol(wrapClientTLS(server, endpoint), stream).addErrback(stream.failed)
+        secured.addTimeout(2 * _CONNECT_TIMEOUT, self._reactor)
+        return secured.addErrback(self._not_secured, stream, server)
+
+    def _not_secured(self, failure: Failure, stream: SecureSIPStream, server: ServerOfDomain) -> Failure:
+        if stream.open:
+            stream.abort()
+        if not server.complaint:
+            return failure
+        self._counters["server not trusted"] += 1
+        self.log.info("no TLS with {server}: {why}", server=str(stream.outgoing), why=server.complaint)
+        return Failure(ServerUntrusted(server.complaint))
 
     def _connected(self, outcome: SIPStream | Failure, target: Target) -> None:
         if isinstance(outcome, SIPStream):
@@ -147,6 +184,8 @@ class Connections:
 
     def connection_closed(self, connection: SIPConnection) -> None:
         self._forget(connection)
+        if connection.handshaking:
+            self._counters["TLS handshake failed"] += 1
         if connection.outgoing is not None and self._outgoing.get(connection.outgoing) is connection:
             del self._outgoing[connection.outgoing]
         if not self._open and self._sweep is not None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import SIPParseError
 from .grammar import TOKEN_CHARACTERS, quote, unquote
@@ -67,8 +67,7 @@ class DigestChallenge:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class DigestCredentials:
+class DigestCredentials(NamedTuple):
     """An Authorization or Proxy-Authorization value of the scheme Digest."""
 
     username: str

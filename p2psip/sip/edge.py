@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from ..hostport import address_text
@@ -35,11 +35,13 @@ from .machines import (
     TimedOut,
 )
 from .message import Request, Response
+from .tls import ClientTLS, ServerTLS, secured
 from .transaction import TransactionLayer
 from .transport import (
     LARGEST_DATAGRAM,
     DatagramFlow,
     DatagramPort,
+    SecureSIPStream,
     SIPConnection,
     SIPRecords,
     SIPStream,
@@ -63,7 +65,8 @@ class SIPEdge:
     """The SIP element of one node, seen from the network.
 
     `reactor` gives time, sockets and connections (IReactorTime, IReactorSocket, IReactorTCP); `user` serves the
-    requests that come in.  `advertise` are the addresses to name in Via where the port is bound to all addresses.
+    requests that come in.  `advertise` are the addresses to name in Via where the port is bound to all addresses;
+    `tls` makes connections to other servers over TLS.
     """
 
     log = Logger()
@@ -78,6 +81,7 @@ class SIPEdge:
         most_streams: int = 10000,
         idle: float = 7260.0,
         patience: float = 32.0,
+        tls: ClientTLS | None = None,
     ) -> None:
         self._reactor = reactor
         self._user = user
@@ -85,7 +89,7 @@ class SIPEdge:
         self.layer = layer or TransactionLayer()
         self._advertise = advertise
         self.counters: Counter[str] = Counter()
-        self.connections = Connections(reactor, self, self.counters, most_streams, idle, patience)
+        self.connections = Connections(reactor, self, self.counters, most_streams, idle, patience, tls)
         self.listening: list[Target] = []
         """Where it listens."""
         self._ports: list[IListeningPort] = []
@@ -101,23 +105,33 @@ class SIPEdge:
 
     # -- listening ----------------------------------------------------------------------------------------
 
-    def listen(self, addresses: Sequence[str], port: int, transports: Sequence[str] = ("UDP", "TCP")) -> None:
+    def listen(
+        self,
+        addresses: Sequence[str],
+        port: int,
+        transports: Sequence[str] = ("UDP", "TCP"),
+        server: ServerTLS | None = None,
+    ) -> None:
         """Serve SIP on `port` of each of `addresses` (IPv4 or IPv6); port 0 takes any, see `listening`.
+
+        TLS among the `transports` needs a `server`.
 
         :raises SIPListenError: one of them cannot be had; then none is.
         """
+        if "TLS" in transports and server is None:
+            raise ValueError("TLS without a certificate")
         sockets: list[tuple[str, socket.socket]] = []
         try:
             for address in addresses:
                 for transport in transports:
                     sockets.append((transport, bound_socket(transport, address, port)))
             for transport, bound in sockets:
-                self._adopt(transport, bound)
+                self._adopt(transport, bound, server if transport == "TLS" else None)
         finally:
             for _, bound in sockets:
                 bound.close()
 
-    def _adopt(self, transport: str, bound: socket.socket) -> None:
+    def _adopt(self, transport: str, bound: socket.socket, server: ServerTLS | None) -> None:
         host, port = bound.getsockname()[:2]
         if transport == "UDP":
             datagrams = DatagramPort(self._datagram_received)
@@ -126,7 +140,9 @@ class SIPEdge:
                 self._reactor.adoptDatagramPort(bound.fileno(), bound.family, datagrams, LARGEST_DATAGRAM)
             )
         else:
-            factory = StreamFactory(self.stream)
+            factory: IProtocolFactory = StreamFactory(self.stream)
+            if server is not None:
+                factory = secured(StreamFactory(lambda: SecureSIPStream(self.connections)), server, self._reactor)
             self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory))
         self.listening.append(Target(transport, host, port))
 
@@ -291,7 +307,7 @@ class SIPEdge:
             return
         timer = self._timer
         if timer is not None:
-            if timer.getTime() <= when:
+            if timer.getTime() <= max(when, self.now() + _SHORTEST_WAIT):
                 return
             timer.cancel()
         self._timer = self._reactor.callLater(max(_SHORTEST_WAIT, when - self.now()), self._advance)
@@ -357,10 +373,13 @@ class SIPEdge:
         if target.transport == "UDP" and size <= LARGEST_UDP_REQUEST:
             return self.datagram_flow(target)
         try:
-            return await self.connections.connect(Target("TCP", target.host, target.port))
+            secure = target.transport == "TLS"
+            return await self.connections.connect(target if secure else Target("TCP", target.host, target.port))
         except Exception as error:
             if target.transport == "UDP":
                 return self.datagram_flow(target)
+            if isinstance(error, TransportFailure):
+                raise
             raise TransportFailure() from error
 
     def datagram_flow(self, target: Target) -> DatagramFlow:
@@ -391,18 +410,20 @@ class SIPEdge:
             host, port = flow.port.address
         else:
             assert flow.transport is not None
-            host, port = self._where_we_listen(*host_and_port(flow.transport.getHost()))
+            host, port = host_and_port(flow.transport.getHost())
+            host, port = self._where_we_listen(host, port, flow.source.transport)
         if not host or host in ("0.0.0.0", "::"):
             ours = (address for address in self._advertise if (":" in address) == (":" in flow.source.host))
             host = next(ours, self._advertise[0] if self._advertise else host)
         return address_text(host or "localhost", port or 5060)
 
-    def _where_we_listen(self, host: str, port: int) -> tuple[str, int]:
+    def _where_we_listen(self, host: str, port: int, transport: str) -> tuple[str, int]:
         """Where others connect to, as seen from a connection between `host` and somebody; that itself if nowhere.
 
         A connection of our own making has a port of its own, and maybe an address that nothing listens at.
         """
-        ports = [where for where in self.listening if where.transport == "TCP"]
+        ports = [where for where in self.listening if where.transport == transport]
+        ports = ports or [where for where in self.listening if where.transport == "TCP"]
         if not ports or any(where.host in (host, "0.0.0.0", "::") for where in ports):
             return host, ports[0].port if ports else port
         alike = next((where for where in ports if (":" in where.host) == (":" in host)), ports[0])

@@ -63,6 +63,24 @@ class NotRegistered(SIPFailure):
     status = 480
 
 
+class NoSuchDomain(SIPFailure):
+    """The DNS does not know the domain of a URI."""
+
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__(reason="No Such Domain")
+
+
+class NoServer(SIPFailure):
+    """A domain has no SIP server, or none that can be reached as the URI demands."""
+
+    status = 480
+
+    def __init__(self) -> None:
+        super().__init__(reason="No SIP Server")
+
+
 class Refused(SIPFailure):
     """Whoever knows the secrets refused these credentials."""
 
@@ -95,3 +113,11 @@ class TransportFailure(SIPFailure):
     """A request of ours could not be sent, or its connection broke (RFC 3261 §8.1.3.1)."""
 
     status = 503
+
+
+class ServerUntrusted(TransportFailure):
+    """A server did not show the certificate of the domain that it should be of; the text says what is wrong."""
+
+    def __init__(self, complaint: str) -> None:
+        super().__init__(reason="Server Certificate Not Trusted")
+        self.complaint = complaint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple
 
 from .errors import SIPParseError
@@ -31,10 +32,11 @@ _PLAIN_NAME_ADDR = re.compile(
     rf"(?:;tag=({_TOKEN})|(;.*))?\Z",
     re.DOTALL,
 ).match
-_METHODS = frozenset(
+METHODS = frozenset(
     ("INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "UPDATE", "PRACK", "INFO", "REFER", "SUBSCRIBE", "NOTIFY",
      "MESSAGE", "PUBLISH")
 )  # fmt: skip
+"""Those that there are; others may come."""
 _DISPLAY = re.compile(rf"[{TOKEN_CHARACTERS} \t]*\Z").match
 _QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z").match
 
@@ -151,7 +153,7 @@ def parse_expires(value: str | None) -> int | None:
 
 def parse_cseq(text: str) -> CSeq:
     parts = text.split()
-    if len(parts) != 2 or (parts[1] not in _METHODS and not is_token(parts[1])):
+    if len(parts) != 2 or (parts[1] not in METHODS and not is_token(parts[1])):
         raise SIPParseError("CSeq is not a number and a method")
     return CSeq(parse_number(parts[0], "CSeq", 2**31), parts[1])
 
@@ -216,4 +218,9 @@ def _check_uri_text(uri: str) -> None:
 
 def write_date(now: float) -> str:
     """`now` as the Date header field has it (RFC 3261 §20.17)."""
-    return formatdate(now, usegmt=True)
+    return _date(int(now))
+
+
+@lru_cache(1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)

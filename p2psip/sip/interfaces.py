@@ -173,11 +173,19 @@ class IMedia(Interface):
         not, else as in `ProxyTarget.source`.
         """
 
-    def request_passes(request: Request, branch: str) -> Deferred[None]:
-        """`request` is about to go out; its body may be replaced.  Never fails."""
+    def request_passes(request: Request, branch: str, sender: Source | None) -> Deferred[None]:
+        """`request` is about to go out; its body may be replaced.  Never fails.
 
-    def response_passes(response: Response, request: Request, branch: str) -> Deferred[None]:
-        """`response` to `request`, as that went out, is about to go back; its body may be replaced.  Never fails."""
+        `sender` is the phone that it comes from; None: that is not served here.
+        """
+
+    def response_passes(
+        response: Response, request: Request, branch: str, sender: Source | None
+    ) -> Deferred[None]:
+        """`response` to `request`, as that went out, is about to go back; its body may be replaced.  Never fails.
+
+        `sender` is the phone that `response` comes from; None: that is not served here.
+        """
 
     def ended(call_id: str, from_tag: str, to_tag: str | None, branch: str) -> None:
         """A call is over, or one branch of it."""

@@ -15,6 +15,7 @@ from . import reasons
 from .errors import SIPParseError
 from .grammar import is_token, parse_number, split
 from .headers import (
+    METHODS,
     CSeq,
     NameAddr,
     Via,
@@ -393,14 +394,14 @@ def _parse_start_line(line: str) -> tuple[Request | Response, SIPParseError | No
     parts = line.split(" ", 2)
     if len(parts) < 3:
         raise SIPParseError("the start line is not that of a SIP message")
-    if parts[0][:4].upper() == "SIP/":
+    if parts[0] not in METHODS and parts[0][:4].upper() == "SIP/":
         if parts[0].upper() != "SIP/2.0":
             raise SIPParseError("a response of another SIP version")
         if len(parts[1]) != 3 or not 100 <= parse_number(parts[1], "the status code") < 700:
             raise SIPParseError("the status code is out of range")
         return Response(int(parts[1]), parts[2]), None
     method, uri, version = parts
-    if not is_token(method):
+    if method not in METHODS and not is_token(method):
         raise SIPParseError("the start line is not that of a SIP message")
     request = Request(method, uri)
     if version == "SIP/2.0" or version.upper() == "SIP/2.0":

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from twisted.internet.defer import Deferred
-
 from .authentication import Authenticator
 from .domain import Domain
 from .errors import NotRegistered, SIPFailure, SIPParseError
@@ -39,14 +37,11 @@ class Redirect:
         self._open = open_
         self.counters: Counter[str] = Counter()
 
-    def answer(self, request: Request, source: Source, now: float) -> Deferred[Response]:
+    async def answer(self, request: Request, source: Source, now: float) -> Response:
         """The response to any request for a user but CANCEL, ACK and REGISTER.
 
         Fails with SIPFailure or SIPParseError, which say what to answer.
         """
-        return Deferred.fromCoroutine(self._answer(request, source, now))
-
-    async def _answer(self, request: Request, source: Source, now: float) -> Response:
         if not isinstance(request.uri, SIPURI):
             raise SIPFailure(416)
         if not self._open:

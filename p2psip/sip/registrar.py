@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
@@ -81,9 +81,9 @@ class Registrar:
         if self._journal is not None:
             self._location.load(self._journal.load(), now)
 
-    def register(self, request: Request, source: Source, now: float) -> Deferred[Response]:
+    def register(self, request: Request, source: Source, now: float) -> Coroutine[Any, Any, Response]:
         """The response to REGISTER.  Fails with SIPFailure or SIPParseError, which say what to answer."""
-        return Deferred.fromCoroutine(self._register(request, source, now))
+        return self._register(request, source, now)
 
     def query(self, aor: str, now: float) -> Sequence[Contact]:
         """The contacts of `aor` (user@domain, see `Domain.aor`) at this registrar, the preferred first."""

@@ -7,10 +7,12 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, MessageLengthError
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
+    IHandshakeListener,
     IPushProducer,
     ITCPTransport,
 )
@@ -141,6 +143,8 @@ class SIPConnection(StreamProtocol):
         """Since when a message has been incomplete."""
         self.blocked_since: float | None = None
         """Since when the other side has not taken what is sent, or that it ends."""
+        self.handshaking = False
+        """Whether it is not yet secured."""
 
     @property
     def open(self) -> bool:
@@ -262,6 +266,39 @@ class SIPStream(SIPConnection):
             self.message_began = self.last_active
 
 
+@implementer(IHandshakeListener)
+class SecureSIPStream(SIPStream):
+    """A stream over TLS that the edge makes itself: counted from the first byte of the handshake on.
+
+    The handshake has to end in the time that a message may take.
+    """
+
+    def __init__(self, owner: ConnectionOwner, secured: Deferred[SIPStream] | None = None) -> None:
+        super().__init__(owner, None, "TLS")
+        self._waiting = secured
+
+    def connectionMade(self) -> None:
+        self.handshaking = True
+        super().connectionMade()
+        self.message_began = self.last_active
+
+    def handshakeCompleted(self) -> None:
+        """The other end is who it should be, as far as that was asked."""
+        self.handshaking = False
+        self.message_began = None
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(self)
+
+    def failed(self, reason: Failure) -> None:
+        """It will never be secured."""
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.errback(reason)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        super().connectionLost(reason)
+        self.failed(reason)
+
+
 class SIPRecords(SIPConnection):
     """SIP over records that come whole, or not at all, or out of order: over DTLS.  Each is one message.
 
@@ -311,7 +348,7 @@ def host_and_port(address: IAddress) -> tuple[str, int]:
 
 
 def bound_socket(transport: str, address: str, port: int) -> socket.socket:
-    """A socket bound for `transport` (UDP or TCP), an IPv6 one for IPv6 alone.
+    """A socket bound for `transport` (UDP, TCP or TLS), an IPv6 one for IPv6 alone.
 
     :raises SIPListenError: the address or port cannot be had.
     """
@@ -333,7 +370,7 @@ def bound_socket(transport: str, address: str, port: int) -> socket.socket:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setblocking(False)
         made.bind(where)
-        if transport == "TCP":
+        if transport != "UDP":
             made.listen(1024)
     except OSError as error:
         made.close()

@@ -40,6 +40,9 @@ REMEMBERED: Final = 10.0
 """Seconds for which a resolution is used again, if its contacts live that long."""
 REMEMBERED_ROUTES: Final = 2.0
 """Seconds for which the nodes of an AOR are known without a new look: a call and its retries are one look."""
+LAST_RESORT: Final = 600.0
+"""Seconds for which they are good enough where a new look takes more than `LOOK_AT_MOST`, or fails."""
+LOOK_AT_MOST: Final = 1.0
 MOST_REMEMBERED: Final = 10_000
 EXPECTED = (RELOADError, LinkError, SIPFailure, DeferredTimeout)
 """What another node can cause while it is asked."""
@@ -148,21 +151,42 @@ class SIPUsage:
 
     async def _routes(self, aor: str) -> Sequence[NodeRoute]:
         now = self._overlay.clock.seconds()
-        remembered = self._remembered_routes.get(aor)
-        if remembered is not None and remembered[0] > now:
-            return remembered[1]
+        since, routes = self._remembered_routes.get(aor, (0.0, ()))
+        if routes and now < since + REMEMBERED_ROUTES:
+            return routes
+        looking = Deferred.fromCoroutine(self._look_for_routes(aor))
+        if not routes or now >= since + LAST_RESORT:
+            return await looking
+        # Where the responsible peer has died just now, the search takes until that is noticed.
+        return await self._at_once(looking, routes)
+
+    async def _look_for_routes(self, aor: str) -> Sequence[NodeRoute]:
         try:
             located = await self.registrations.locate(aor)
         except (RELOADError, LinkError) as error:
             raise Unavailable("Overlay Unavailable", retry_after=5) from error
+        self._remembered_routes.pop(aor, None)
         if not located.routes:
             raise await self._absence(aor, located)
-        routes = located.routes
-        self._remembered_routes.pop(aor, None)
-        self._remembered_routes[aor] = now + REMEMBERED_ROUTES, routes
+        self._remembered_routes[aor] = self._overlay.clock.seconds(), located.routes
         while len(self._remembered_routes) > MOST_REMEMBERED:
             self._remembered_routes.popitem(last=False)
-        return routes
+        return located.routes
+
+    def _at_once(
+        self, looking: Deferred[Sequence[NodeRoute]], known: Sequence[NodeRoute]
+    ) -> Deferred[Sequence[NodeRoute]]:
+        """What `looking` finds, or what is `known` where it takes too long or the overlay fails."""
+        first: Deferred[Sequence[NodeRoute]] = Deferred()
+        late = self._overlay.clock.callLater(LOOK_AT_MOST, first.callback, known)
+
+        def looked(outcome: Sequence[NodeRoute] | Failure) -> None:
+            if not first.called:
+                late.cancel()
+                first.callback(known if isinstance(outcome, Failure) and outcome.check(Unavailable) else outcome)
+
+        looking.addBoth(looked)
+        return first
 
     async def _resolve(self, aor: str) -> Resolution:
         routes = await self._routes(aor)

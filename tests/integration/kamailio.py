@@ -24,7 +24,10 @@ class Kamailio:
     concern of it, which listens elsewhere.
     """
 
-    def __init__(self, directory: Path, address: str, domain: str = "trunk.example", gateway: str = "") -> None:
+    def __init__(
+        self, directory: Path, address: str, domain: str = "trunk.example", gateway: str = "", name_server: str = ""
+    ) -> None:
+        """With `name_server`, an address, it asks that one, at port 53; this takes root."""
         self.address = address
         self._directory = directory.resolve()
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -37,6 +40,7 @@ class Kamailio:
         self._log = self._log_path.open("wb")
         self._process = subprocess.Popen(
             [
+                *(self._asking(name_server) if name_server else ()),
                 *("kamailio", "-f", str(configuration), "-DD", "-E", "-m", "64", "-M", "8"),
                 *("-w", str(self._directory), "-Y", str(self._directory), "-P", str(self._directory / "pid")),
             ],
@@ -45,6 +49,12 @@ class Kamailio:
             stderr=subprocess.STDOUT,
         )
         self._wait()
+
+    def _asking(self, name_server: str) -> list[str]:
+        """What makes the command line see another /etc/resolv.conf, the only place where kamailio looks."""
+        resolver = self._directory / "resolv.conf"
+        resolver.write_text(f"nameserver {name_server}\n")
+        return ["unshare", "-m", "sh", "-c", f'mount --bind {resolver} /etc/resolv.conf && exec "$@"', "sh"]
 
     def _wait(self) -> None:
         """Until it answers an OPTIONS."""

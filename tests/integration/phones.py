@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 SCENARIOS = Path(__file__).parent / "sipp"
+TONE = 440
+"""Hertz, of what softphones play to each other."""
+TONE_SECONDS = 60
+"""How long they can: more than any call takes."""
 MEDIA = 30000
 """The first port for media: sipp's default would be the same for all that run at once."""
 
@@ -105,10 +109,10 @@ class Sipp:
         rows = [(name, credentials(name, password), str(port), str(expires)) for name, password in users]
         return self.run("register", server, rows, transport, rate, port=server_port)[0]
 
-    def callee(self, port: int, calls: int, transport: str = "u1") -> subprocess.Popen[bytes]:
+    def callee(self, port: int, calls: int, transport: str = "u1", seconds: int = 60) -> subprocess.Popen[bytes]:
         """A sipp that takes `calls` calls at `port`."""
         command, folder = self._command(
-            "callee", transport, "-p", str(port), "-m", str(calls), "-timeout", "60", "-timeout_error"
+            "callee", transport, "-p", str(port), "-m", str(calls), "-timeout", str(seconds), "-timeout_error"
         )
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
@@ -148,9 +152,26 @@ class Softphone:
     """One baresip, without sound card: it plays a tone, and is driven over its control port."""
 
     def __init__(
-        self, address: str, user: str, password: str, server: str, transport: str, answers: bool, domain: str = ""
+        self,
+        address: str,
+        user: str,
+        password: str,
+        server: str,
+        transport: str,
+        answers: bool,
+        domain: str = "",
+        authority: Path | None = None,
+        rings: int = 60,
+        prefix: Sequence[str] = (),
+        connect: Callable[[tuple[str, int], float], socket.socket] = socket.create_connection,
     ) -> None:
-        """With `domain`, `server` is its outbound proxy; without, it stands for the domain."""
+        """With `domain`, `server` is its outbound proxy; without, it stands for the domain.
+
+        `authority` is a PEM file with whom it believes over TLS; `rings` is how many seconds it rings at most.
+        Its command line begins with `prefix`, such as ``ip netns exec NAME``; `connect` reaches its control port.
+        """
+        self.user = user
+        self._from = 0
         outbound = f';outbound="sip:{server};transport={transport}"' if domain else ""
         self.directory = Path(tempfile.mkdtemp(prefix="p2psip-phone-"))
         self.address = address
@@ -165,6 +186,8 @@ class Softphone:
                 path=self.directory,
                 transport=transport,
             )
+            + (f"sip_cafile\t\t{authority}\n" if authority else "")
+            + f"call_local_timeout\t{rings}\n"
         )
         (self.directory / "accounts").write_text(
             # Without "outbound" for a redirect server: it would send redirected calls there again.
@@ -174,12 +197,13 @@ class Softphone:
         )
         (self.directory / "contacts").touch()
         self._process = subprocess.Popen(
-            ["baresip", "-4", "-s", "-f", str(self.directory)],
+            [*prefix, "baresip", "-4", "-s", "-f", str(self.directory)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             cwd=self.directory,
         )
+        self._connecting = connect
         self._control: socket.socket | None = None
         self._buffer = b""
         self.events: list[dict[str, Any]] = []
@@ -188,7 +212,7 @@ class Softphone:
         end = time.monotonic() + 10
         while self._control is None:
             try:
-                self._control = socket.create_connection((self.address, self._control_port), 1)
+                self._control = self._connecting((self.address, self._control_port), 1)
             except OSError:
                 if time.monotonic() > end or self._process.poll() is not None:
                     raise self.failed("does not run") from None
@@ -233,7 +257,11 @@ class Softphone:
 
     def log(self) -> str:
         """What it printed, the SIP messages included."""
-        return (self.directory / "log").read_text("utf-8", "replace")
+        return (self.directory / "log").read_bytes()[self._from :].decode("utf-8", "replace")
+
+    def forget(self) -> None:
+        """Let `log` tell only what it prints from now on."""
+        self._from = (self.directory / "log").stat().st_size
 
     def wait_registered(self, seconds: float = 15) -> None:
         """Wait until it says that it is registered."""
@@ -262,14 +290,37 @@ class Softphone:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def hears_tone(phone: Softphone, seconds: float = 1.0) -> bool:
+    """Whether what a softphone heard last is the tone that the others play, for so many seconds."""
+    for path in phone.directory.glob("*dec.wav"):
+        # Its header is written when the call is over: until then all behind it is sound.
+        sound = path.read_bytes()[44:]
+        samples = struct.unpack(f"<{len(sound) // 2}h", sound[: len(sound) // 2 * 2])[-int(8000 * seconds) :]
+        if len(samples) >= 8000 * seconds and _part_at(TONE, samples) > 0.8:
+            return True
+    return False
+
+
+def _part_at(frequency: float, samples: Sequence[int]) -> float:
+    """The part of the energy that is at one frequency, by Goertzel's algorithm."""
+    turn = 2 * math.cos(2 * math.pi * frequency / 8000)
+    before, last = 0.0, 0.0
+    for sample in samples:
+        before, last = last, sample + turn * last - before
+    energy = sum(sample * sample for sample in samples)
+    power = last * last + before * before - turn * last * before
+    return 2 * power / (len(samples) * energy) if energy else 0.0
+
+
 def _tone(path: Path) -> None:
     with wave.open(str(path), "wb") as tone:
         tone.setnchannels(1)
         tone.setsampwidth(2)
         tone.setframerate(8000)
-        tone.writeframes(
-            b"".join(struct.pack("<h", int(8000 * math.sin(2 * math.pi * 440 * i / 8000))) for i in range(40000))
+        second = b"".join(
+            struct.pack("<h", int(8000 * math.sin(2 * math.pi * TONE * i / 8000))) for i in range(8000)
         )
+        tone.writeframes(second * TONE_SECONDS)
 
 
 _CONFIG = """\

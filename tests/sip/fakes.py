@@ -14,20 +14,24 @@ from p2psip.sip.digest import (
     choose_challenge,
     ha1,
 )
-from p2psip.sip.errors import NotRegistered, UnknownUser
+from p2psip.sip.errors import NoSuchDomain, NotRegistered, UnknownUser
 from p2psip.sip.interfaces import (
     BindingRow,
     DeviceCredential,
     IBindingJournal,
     ICredentials,
     IRegistrationStore,
+    IServerLocator,
     IServerRequest,
     ITransactionUser,
     NodeRoute,
     Resolution,
     Source,
+    Target,
 )
+from p2psip.sip.locator import numeric_target
 from p2psip.sip.message import Request, Response
+from p2psip.sip.uri import SIPURI
 
 DOMAIN = "example.org"
 PHONE = Source("192.0.2.1", 5060, "UDP")
@@ -105,6 +109,15 @@ class FakeStore:
     def routes(self, aor: str) -> Deferred[Sequence[NodeRoute]]:
         self.calls.append(("routes", aor))
         return fail(self.failure or UnknownUser())
+
+
+@implementer(IServerLocator)
+class FakeLocator:
+    """Finds servers by their addresses alone."""
+
+    def locate(self, uri: SIPURI) -> Deferred[Sequence[Target]]:
+        target = numeric_target(uri)
+        return fail(NoSuchDomain()) if target is None else succeed([target])
 
 
 @implementer(IBindingJournal)

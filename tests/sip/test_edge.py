@@ -465,6 +465,17 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(self.user.incoming[0].source, self.source)
         self.assertEqual(self.statuses(), [200, 200])
 
+    def test_timers_of_a_busy_server(self) -> None:
+        """They fire in time however many messages come meanwhile."""
+        for number in (1, 2):
+            self.records.dataReceived(self.options(number))
+            self.clock.advance(0.004)
+        self.clock.advance(31.993)
+        for number in range(3, 8):
+            self.records.dataReceived(self.options(number))
+            self.clock.advance(0.004)
+        self.assertEqual(len(self.edge.layer.servers), 5)
+
     def test_less_than_a_message(self) -> None:
         """It is refused, and waits for no more; the connection stays."""
         cut = make_request("MESSAGE", Via="SIP/2.0/DTLS-UDP a;branch=z9hG4bK1")

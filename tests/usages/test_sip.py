@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
+from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from p2psip.config.kinds import REGISTERED, SIP_REGISTRATION
-from p2psip.errors import Forbidden
+from p2psip.errors import Forbidden, RequestTimeout
 from p2psip.ids import NodeId
 from p2psip.interfaces import Answerer, IApplicationConnection, IUsage, IUsageFactory, Request
 from p2psip.node import Node, installed
@@ -20,8 +21,8 @@ from p2psip.sip.query import binding_query
 from p2psip.testing import World
 from p2psip.usages.bindings import BURST
 from p2psip.usages.certificate import CertificateUsageFactory
-from p2psip.usages.registrations import MOST_FORWARDS, NotServed
-from p2psip.usages.sip import SIPUsageFactory
+from p2psip.usages.registrations import MOST_FORWARDS, Located, NotServed
+from p2psip.usages.sip import LAST_RESORT, LOOK_AT_MOST, SIPUsageFactory
 from p2psip.wire.header import NodeDestination
 from p2psip.wire.sip import RouteRegistration, SipRegistration, UriRegistration
 from p2psip.wire.storage import DataValue, DictionaryEntry, DictionarySpecifier, FetchReq
@@ -267,6 +268,39 @@ class SIPUsageTests(SynchronousTestCase):
         self.assertEqual([5060], made)
         self.assertTrue(carried)
         self.assertFalse([message for message in carried if b"SIP/2.0" in message])
+
+    def test_known_nodes_while_the_overlay_is_slow(self) -> None:
+        """Who was found before is called within a second though the responsible peer has just died."""
+        usage = self.here.usage
+        self.result(self.there.usage.register(ALICE, 600))
+        known = self.result(usage.routes(ALICE))
+        self.assertEqual([self.there.node.node_id], [route.node_id for route in known])
+        self.world.run(5)
+        searches: list[Deferred[Located]] = []
+
+        async def slow(aor: str) -> Located:
+            searches.append(Deferred())
+            return await searches[-1]
+
+        usage.registrations.locate = slow  # type: ignore[method-assign]
+        asked = usage.routes(ALICE)
+        self.world.run(LOOK_AT_MOST - 0.1)
+        self.assertNoResult(asked)
+        self.world.run(0.2)
+        self.assertEqual(known, self.successResultOf(asked))
+        searches[0].errback(RequestTimeout("late"))
+        asked = usage.routes(ALICE)
+        searches[1].errback(RequestTimeout("at once"))
+        self.assertEqual(known, self.successResultOf(asked))
+        asked = usage.routes(ALICE)
+        searches[2].callback(Located((), True))
+        self.failureResultOf(asked, NotRegistered)
+        self.world.run(LAST_RESORT)
+        asked = usage.routes(ALICE)
+        self.world.run(2 * LOOK_AT_MOST)
+        self.assertNoResult(asked)
+        searches[-1].errback(RequestTimeout("late"))
+        self.failureResultOf(asked, Unavailable)
 
     def test_remembered_for_a_moment(self) -> None:
         """A resolution is used again for seconds, not longer than its contacts live."""

@@ -35,7 +35,7 @@ class Passage:
     private: bool = False
     """Whether the caller's asserted identity must not leave the overlay (RFC 3325 §7)."""
     caller_source: Source | None = None
-    """Where the caller's phone is, if it is served here."""
+    """Where the phone is that the request comes from, if it is served here."""
     media: bool = False
     """Whether the media of the dialog pass through the relay of this node already."""
 

@@ -87,7 +87,7 @@ class Forwarding:
             if branch.target.node is not None:
                 alone = flow is None and not branch.has_other_ways
                 (self._connecting if alone else self._silent).set(branch, now)
-        if flow is None or (self._media is not None and self._has_media(branch)):
+        if (self._media is not None and self._has_media(branch)) or flow is None:
             going = Deferred.fromCoroutine(self._launch(branch, flow))
             going.addErrback(self._not_sent, branch)
         else:
@@ -169,7 +169,7 @@ class Forwarding:
             return  # it was given up meanwhile
         request = self._prepared(branch, flow)
         if branch.media and self._media is not None:
-            await self._media.request_passes(request, branch.identifier)
+            await self._media.request_passes(request, branch.identifier, branch.context.passage.caller_source)
         if branch.cancelled:
             branch.request_failed(SIPFailure(487))
         elif not branch.ended:

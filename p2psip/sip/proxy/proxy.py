@@ -17,11 +17,11 @@ from ..edge import SIPEdge
 from ..errors import SIPFailure, SIPParseError, Unavailable
 from ..exchanges import EdgeFlow
 from ..headers import parse_name_addr
-from ..interfaces import IMedia, INumbers, IServerRequest, ProxyTarget
+from ..interfaces import IMedia, INumbers, IServerRequest, ProxyTarget, Source
 from ..message import Request, Response
 from ..uri import SIPURI, URI
 from . import loops
-from .flows import source_text, where_to_reach
+from .flows import parse_source, source_text, where_to_reach
 from .fork import Branch, Passage, ResponseContext
 from .forwarding import Forwarding
 from .headers import listed, without_realm
@@ -120,7 +120,8 @@ class Proxy:
                 return
             digest = loops.loop_digest(request, self._loop_key)
             loops.require_no_loop(request, digest)
-            context = ResponseContext(request, self._passage(request, digest, routes, token), self._forwarding, _ignore)
+            passage = self._passage(request, digest, routes, token, flow.source)
+            context = ResponseContext(request, passage, self._forwarding, _ignore)
             context.start([[self._target_in_dialog(request, token)]])
         except (SIPParseError, SIPFailure):
             self.counters["malformed ACK"] += 1
@@ -141,7 +142,7 @@ class Proxy:
         loops.require_no_loop(request, digest)
         routes, token = self._own_routes(request)
         if token is not None and request.to.tag is not None:
-            passage = self._passage(request, digest, routes, token)
+            passage = self._passage(request, digest, routes, token, incoming.source)
             if peer is None and "P-Asserted-Identity" in request.headers:
                 passage.changes["P-Asserted-Identity"] = []
             self._context(incoming, passage).start([[self._target_in_dialog(request, token)]])
@@ -188,7 +189,7 @@ class Proxy:
             require_possible(wanted)
         passage.private = "id" in wanted
         passage.changes.update(identity_changes(request, origin, self._domain.name))
-        if origin.user and not origin.node:
+        if (origin.user or origin.emergency) and not origin.node:
             passage.caller_source = origin.source
 
     async def _groups(self, request: Request, origin: Origin, routes: list[str]) -> list[list[ProxyTarget]]:
@@ -240,13 +241,20 @@ class Proxy:
             return None
         return self._mint.read(uri.user, call_id)
 
-    def _passage(self, request: Request, digest: str, routes: list[str], token: Token | None) -> Passage:
+    def _passage(
+        self, request: Request, digest: str, routes: list[str], token: Token | None, source: Source | None = None
+    ) -> Passage:
+        """`source` is where a request within a dialog came from."""
         changes: dict[str, list[str]] = {}
         if "Route" in request.headers:
             changes["Route"] = routes
         if "Proxy-Authorization" in request.headers:
             changes["Proxy-Authorization"] = without_realm(request, self._domain.name)
-        return Passage(digest, changes, media=token is not None and bool(token.flags & MEDIA))
+        if token is None:
+            return Passage(digest, changes)
+        sender, _ = token.direction(request.from_.tag)
+        phone = None if sender.flow is None else source
+        return Passage(digest, changes, caller_source=phone, media=bool(token.flags & MEDIA))
 
     def _target_in_dialog(self, request: Request, token: Token) -> ProxyTarget:
         _, end = token.direction(request.from_.tag)
@@ -283,7 +291,8 @@ class Proxy:
         if media is None or sent is None:
             return
         if response.body:
-            await media.response_passes(response, sent, branch.identifier)
+            sender = parse_source(branch.target.source) if branch.target.source else None
+            await media.response_passes(response, sent, branch.identifier, sender)
         if sent.method == "BYE" and response.status >= 200:
             media.ended(sent.call_id, sent.from_.tag or "", sent.to.tag, "")
 

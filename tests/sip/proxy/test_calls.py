@@ -67,6 +67,61 @@ class OneNodeTests(CallTestCase):
             phone.send(phone.within("ACK", dialog))
             other.next_request("ACK")
 
+    def test_whatever_a_dialog_has(self) -> None:
+        """UPDATE, INFO, REFER, NOTIFY, and methods that nobody here knows, pass in both directions."""
+        ours, theirs = self.call()
+        for method in ("UPDATE", "INFO", "REFER", "NOTIFY", "MESSAGE", "PUBLISH", "NEWMETHOD"):
+            for phone, other, dialog in ((self.alice, self.bob, ours), (self.bob, self.alice, theirs)):
+                request = phone.within(method, dialog, Event="x")
+                request.body = b"body"
+                phone.send(request)
+                came = other.next_request(method)
+                self.assertEqual((came.body, came.get("Event"), came.uri_text), (b"body", "x", other.contact))
+                other.answer(came, 202)
+                self.assertEqual(phone.response(request).status, 202)
+
+    def test_reliable_provisional_response(self) -> None:
+        """183 with 100rel, and its PRACK, which finds its way by the Record-Route of the 183 (RFC 3262)."""
+        invite = self.alice.invite(self.telephony.uri("bob"), Supported="100rel")
+        came = self.bob.next_request("INVITE")
+        self.assertEqual(came.get("Supported"), "100rel")
+        sent = self.bob.answer(came, 183, Require="100rel", RSeq="1")
+        progress = self.alice.response(invite, 183)
+        self.assertEqual((progress.get("Require"), progress.get("RSeq")), ("100rel", "1"))
+        ours = Dialog(invite, progress, True)
+        prack = self.alice.within("PRACK", ours, RAck=f"1 {invite.cseq}")
+        self.alice.send(prack)
+        self.bob.answer(self.bob.next_request("PRACK"), 200)
+        self.assertEqual(self.alice.response(prack).status, 200)
+        update = self.bob.within("UPDATE", Dialog(came, sent, False))
+        self.bob.send(update)
+        self.alice.answer(self.alice.next_request("UPDATE"), 200)
+        self.assertEqual(self.bob.response(update).status, 200)
+        self.bob.answer(came, 200)
+        self.assertEqual(self.alice.response(invite).status, 200)
+
+    def test_subscription(self) -> None:
+        """SUBSCRIBE begins a dialog: NOTIFY comes back by it, even before the 200 (RFC 6665)."""
+        subscribe = self.alice.request("SUBSCRIBE", self.telephony.uri("bob"), Event="presence", Expires="60")
+        self.alice.send(subscribe)
+        challenge = self.alice.response(subscribe)
+        self.alice.send(self.alice.again(subscribe, challenge))
+        came = self.bob.next_request("SUBSCRIBE")
+        response = came.response(200, to_tag="bobs")
+        response.headers["Record-Route"] = list(came.headers["Record-Route"])
+        theirs = Dialog(came, response, False)
+        notify = self.bob.within("NOTIFY", theirs, Event="presence")
+        self.bob.send(notify)
+        self.alice.answer(self.alice.next_request("NOTIFY"), 200)
+        self.assertEqual(self.bob.response(notify).status, 200)
+        response.set("Contact", f"<{self.bob.contact}>")
+        self.bob.send(response)
+        ours = Dialog(subscribe, self.alice.response(subscribe), True)
+        again = self.alice.within("SUBSCRIBE", ours, Event="presence", Expires="0")
+        self.alice.send(again)
+        self.bob.answer(self.bob.next_request("SUBSCRIBE"), 200)
+        self.assertEqual(self.alice.response(again).status, 200)
+
     def test_busy(self) -> None:
         invite = self.alice.invite(self.telephony.uri("bob"))
         came = self.bob.next_request("INVITE")

@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from p2psip.config.kinds import GATEWAYS, REGISTERED, gateway_user_name
 from p2psip.gateway import Numbers, Trunks
 from p2psip.node import Node
-from p2psip.sip.addresses import Addresses
 from p2psip.sip.digest import DigestChallenge, DigestCredentials, ha1, verify_response
 from p2psip.sip.message import Request
 from p2psip.sip.numbers import DialPlan
@@ -23,6 +22,7 @@ from p2psip.usages.gateways import GatewayUsage, GatewayUsageFactory
 from p2psip.usages.sip import SIPUsageFactory
 
 from ...test_gateway import FakeDirectory
+from ..fakes import FakeLocator
 from .telephony import Dialog, Phone, Site, Telephony
 
 NUMBER = "+49301234"
@@ -58,7 +58,7 @@ class NumberCalls(SynchronousTestCase):
         ]
         self.addCleanup(self.telephony.stop)
         for number, trunks in self.trunks.items():
-            trunks.start(self.telephony.sites[number].phones.edge, Addresses())
+            trunks.start(self.telephony.sites[number].phones.edge, FakeLocator())
             self.addCleanup(lambda trunks=trunks: self.world.result(Deferred.fromCoroutine(trunks.stop())))
         self.exchanges = [Exchange(self.telephony, self.telephony.sites[n], "pstn", f"192.0.2.5{n}") for n in (1, 2)]
         self.alice = self.telephony.phone(0, "alice", "192.0.2.1")
@@ -81,7 +81,7 @@ class NumberCalls(SynchronousTestCase):
         directory: Any = FakeDirectory(alice=NUMBER)
         plan = DialPlan("49", "30")
         numbers = Numbers(plan, self.world.name, directory, usage, node.node_id, self.world.random, trunks)
-        return Beyond(Addresses(), numbers)
+        return Beyond(FakeLocator(), numbers)
 
     def established(self, invite: Request, exchange: Exchange) -> tuple[Dialog, Request]:
         """The exchange takes the call; what alice knows of the dialog, and the INVITE as it came."""

@@ -1,0 +1,1 @@
+"""The media of phones behind NATs, through a relay: rtpengine."""
