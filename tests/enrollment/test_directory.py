@@ -29,6 +29,7 @@ from p2psip.enrollment.entries import EntryReader, dn_key
 from p2psip.enrollment.ldap import DirectoryUnavailable
 from p2psip.enrollment.limits import Busy
 from p2psip.enrollment.members import FEW, TooManyGone
+from p2psip.enrollment.server import ASKING, WAITING_TO_ASK
 from p2psip.ids import NodeId
 from p2psip.security.certificates import generate_key, make_request
 from p2psip.security.identity import Identity
@@ -515,14 +516,23 @@ class SlowTests(ServedTestCase):
         asked = [
             Deferred.fromCoroutine(self.server.sign_in(f"198.51.100.{n}", f"u{n}", "right")) for n in range(60)
         ]
-        # More than may wait are refused; then those that do not ask it go on as ever.
-        for waiting in asked[33:]:
-            error = await waiting.addErrback(lambda failure: failure.value)
-            self.assertIsInstance(error, Busy)
-        self.assertEqual(len(stuck), 3)
+        # More than may wait are refused, whichever came last; then those that do not ask it go on as ever.
+        room = ASKING + WAITING_TO_ASK
+        refused: list[Any] = []
+        done: Deferred[None] = Deferred()
+
+        def ended(failure: Any) -> None:
+            refused.append(failure.value)
+            if len(refused) == len(asked) - room:
+                done.callback(None)
+
+        for waiting in asked:
+            waiting.addErrback(ended)
+        await done
+        self.assertEqual([type(error) for error in refused], [Busy] * (len(asked) - room))
+        self.assertEqual(len(stuck), ASKING)
         token = self.authority.invite("second", "registrar", 3600, [self.url])
         csr = make_request(generate_key(), f"second@nodes.{world.OVERLAY}")
         self.assertTrue(await self.client().enroll(csr, token.account, token.password))
-        for waiting in asked[:33]:
-            waiting.addErrback(lambda failure: None)
+        for waiting in asked:
             waiting.cancel()
