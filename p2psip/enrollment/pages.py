@@ -95,6 +95,9 @@ class AccountPages:
             try:
                 if request.method == b"POST" and not _of_this_site(request):
                     return await _html(403, markup.problem("Not from here", "The form was not sent by this page."))
+                if request.method == b"POST" and b"?" in request.uri:
+                    # Whatever is in a URL ends in logs and histories; it is no place for passwords.
+                    return await _html(400, markup.problem("Not in the URL", "A form belongs into the body."))
                 return await answer(request)
             except Busy as busy:
                 text = f"There is too much to do now. Try again in {ceil(busy.seconds)} seconds."

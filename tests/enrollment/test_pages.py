@@ -179,6 +179,7 @@ class PageTests(ServedTestCase):
         ):
             status, _, _ = await self.ask("POST", "/account/sign-in", form, **headers)
             self.assertEqual(status, 403, (form, headers))
+        self.assertEqual((await self.ask("POST", f"/account/sign-in?{urlencode(good)}", {}))[0], 400)
         await self.sign_in("bob")
         bobs = self.token((await self.ask("GET", "/account/"))[1])
         self.cookies.clear()
