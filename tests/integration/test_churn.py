@@ -216,7 +216,7 @@ class Churn(Eight):
         answering = self.phones.callee(17500, 1)
         try:
             rows = [(caller, credentials(caller, self.users[caller]), callee)]
-            self.assertEqual(0, self.phones.run("call", second.address, rows)[0])
+            self.assertEqual(0, self.phones.run("proxied", second.address, rows)[0])
             self.assertEqual(0, answering.wait(20))
         finally:
             answering.kill()
