@@ -9,14 +9,14 @@ from dataclasses import fields
 from ipaddress import ip_address
 from typing import Any
 
-from .authority import Administered, AuthorityService
+from .authority import Administered, AuthorityService, phone_settings
 from .config.document import RELOAD_PORT
 from .config.parse import parse
 from .control import Call, ControlError, Route
 from .enrollment.accounts import AccountChanges, NewUser
 from .enrollment.archive import export_authority
 from .enrollment.database import AccountError
-from .hostport import address_text, bracketed
+from .hostport import address_text
 from .publishing import Publisher
 from .startup import StartError
 from .transport.bootstrap import Place
@@ -71,19 +71,7 @@ class Administrator:
 
     def _settings(self, name: str, device: str, password: str) -> Mapping[str, Any]:
         """What a person types into a phone."""
-        service = self._service
-        sip_port = service.options["sip-port"]
-        port = "" if sip_port == 5060 else f":{sip_port}"
-        servers = [bracketed(address) + port for address in service.advertised]
-        return {
-            "aor": f"{name}@{service.overlay}",
-            "servers": servers,
-            "domain": service.overlay,
-            "mode": service.options["sip-mode"],
-            "user": name,
-            "device": device,
-            "password": password,
-        }
+        return phone_settings(self._service, name, device, password).json()
 
     # -- users and nodes -------------------------------------------------------------------------------------
 
@@ -169,6 +157,9 @@ class Administrator:
         """`p2psip device add`."""
         accounts = self._authority.authority.accounts
         user = call.path["name"]
+        if not await self._service.in_thread(accounts.exists, user):
+            # Whom only the directory knows so far.
+            user = await self._authority.directory.provide(user)
         name, password = await self._service.in_thread(
             accounts.add_device, user, call.optional("name"), call.optional("password")
         )

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
+from .directory import DirectoryReading
 from .enrollment.archive import import_authority
 from .enrollment.authority import AuthorityError, OverlayAuthority
 from .enrollment.client import ENROLL
 from .enrollment.server import EnrollmentServer
-from .hostport import address_text
+from .enrollment.settings import PhoneSettings
+from .hostport import address_text, bracketed
 from .ids import NodeId
 from .publishing import Publisher
 from .running import Running
 from .startup import StartError
+from .webpage import WebPage
 
 
 class AuthorityService(Publisher):
@@ -28,6 +32,10 @@ class AuthorityService(Publisher):
         super().__init__(service, authority)
         self.authority = authority
         self._ports: list[IListeningPort] = []
+        self._page: WebPage | None = None
+        if (plan := service.options.get("dial-plan")) is not None:
+            authority.dialled = plan.dialled
+        self.directory = DirectoryReading(service, authority, self.expel)
         self.server: EnrollmentServer | None = None
 
     @classmethod
@@ -91,6 +99,8 @@ class AuthorityService(Publisher):
             lambda: self.configuration,
             service.reactor,
             service.in_thread,
+            self.directory.in_thread,
+            lambda *device: phone_settings(service, *device),
         )
         factory = self.server.factory(*self.authority.server_credentials(service.advertised))
         port = service.options["enrollment-port"]
@@ -99,21 +109,30 @@ class AuthorityService(Publisher):
                 self._ports.append(service.reactor.listenTCP(port, factory, interface=address))
             except CannotListenError as e:
                 raise StartError(f"cannot listen on {address} port {port} (--enrollment-port): {e}") from e
+        if service.options["web-certificate"]:
+            path = Path(service.options["web-certificate"])
+            self._page = WebPage(self.server.page_site(), path, service.reactor)
+            self._page.start(service.interfaces, service.options["web-port"])
         self.log.info("the accounts are in {place}", place=self.authority.database.place)
+        self.directory.start()
         await super().start()
 
     async def stop(self) -> None:
         """Serve no more."""
         await super().stop()
+        if self._page is not None:
+            await self._page.stop()
         for port in self._ports:
             await maybeDeferred(port.stopListening)
         self._ports = []
+        await self.directory.stop()
         self.authority.close()
 
     @property
     def listeners(self) -> list[str]:
         """Where it listens, for people."""
-        return [f"enrollment {url}" for url in self.urls] if self._ports else []
+        pages = [] if self._page is None else self._page.listeners
+        return [*(f"enrollment {url}" for url in self.urls), *pages] if self._ports else []
 
     def say_commands(self) -> None:
         """Tell how users and other nodes come in."""
@@ -143,6 +162,21 @@ class AuthorityService(Publisher):
                 enrollment_servers=tuple(dict.fromkeys((*servers, self.url))),
                 bootstrap_nodes=(*bootstrap_nodes, *missing),
             )
+
+
+def phone_settings(service: Running, user: str, device: str, password: str) -> PhoneSettings:
+    """The settings of a phone that this node serves."""
+    sip_port = service.options["sip-port"]
+    port = "" if sip_port == 5060 else f":{sip_port}"
+    return PhoneSettings(
+        aor=f"{user}@{service.overlay}",
+        servers=[bracketed(address) + port for address in service.advertised],
+        domain=service.overlay,
+        mode=service.options["sip-mode"],
+        user=user,
+        device=device,
+        password=password,
+    )
 
 
 class Administered(Running, Protocol):

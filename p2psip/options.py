@@ -40,6 +40,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _interval(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 2 <= int(text) <= 3600):
+        raise ValueError(f"{text!r} is no interval (2 to 3600 seconds)")
+    return int(text)
+
+
 class NodeOptions(GatewayOptions):
     """One node of a P2PSIP overlay."""
 
@@ -56,6 +62,9 @@ class NodeOptions(GatewayOptions):
         ["reload-port", None, 6084, "Port of the overlay links (UDP; without ICE TCP as well).", _port],
         ["sip-port", None, 5060, "Port of the SIP server (UDP and TCP).", _port],
         ["sips-port", None, 5061, "Port of the SIP server over TLS.", _port],
+        ["web-certificate", None, None, "File (PEM) with the certificate chain and key that browsers see at "
+                                        "--web-port; at --enrollment-port they see the overlay's."],
+        ["web-port", None, 8444, "Port of the users' page (HTTPS) with --web-certificate.", _port],
         ["sip-certificate", None, None, "File (PEM) with the certificate chain and key that the SIP server shows over "
                                         "TLS; read again when it changes [default: one of the overlay's authority]."],
         ["name-server", None, None, "Ask this name server, ADDRESS or ADDRESS:PORT, for the SIP servers of other "
@@ -72,6 +81,8 @@ class NodeOptions(GatewayOptions):
         ["accounts", None, None, "SQLAlchemy URL of the database in which the node that holds the authority keeps "
                                  "the accounts: postgresql://USER@HOST/DATABASE [default: where they are; at first "
                                  "a file]."],
+        ["revocation-interval", None, 60, "Seconds until a phone is refused whose device, account or entry in the "
+                                          "directory is gone (2 to 3600); the same at all nodes.", _interval],
         ["turn-server", None, None, "Address and port of a TURN server beside this node, for nodes behind NATs."],
         ["turn-secret-file", None, None, "File with the secret that the TURN server makes passwords of."],
         ["sip-mode", None, "proxy", "What the SIP server does with phones' calls: proxy (passes them on) or "

@@ -21,6 +21,8 @@ def require_free_ports(options: Mapping[str, Any], enrollment: bool) -> None:
         wanted += [("sip-port", socket.SOCK_DGRAM), ("sip-port", socket.SOCK_STREAM), ("sips-port", socket.SOCK_STREAM)]
     if enrollment:
         wanted.append(("enrollment-port", socket.SOCK_STREAM))
+        if options["web-certificate"]:
+            wanted.append(("web-port", socket.SOCK_STREAM))
     for option, kind in wanted:
         for family, address in _places(options["bind"]):
             _try(family, kind, address, options[option], option)

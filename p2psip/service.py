@@ -28,6 +28,7 @@ from .administration import Administrator
 from .authority import AuthorityService
 from .config.document import ConfigurationError
 from .control import ControlServer
+from .directory_administration import DirectoryAdministrator
 from .enrollment.credentials import RegistrarCredentials
 from .errors import LinkError
 from .gateway import Numbers, build_numbers
@@ -163,7 +164,8 @@ class NodeService(Service):
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
         self.renewal: Renewal | None = None
-        self._control = ControlServer({**Operator(self).routes(), **Administrator(self).routes()}, EXPECTED)
+        routes = {**Operator(self).routes(), **Administrator(self).routes(), **DirectoryAdministrator(self).routes()}
+        self._control = ControlServer(routes, EXPECTED)
         self._lan = Lan(self.overlay, self.bound, reactor)
         self._storage: SQLiteStorage | None = None
         self._running: Deferred[None] | None = None
@@ -377,6 +379,7 @@ class NodeService(Service):
             self.state.registrar,
             self.reactor,
             self._revoked,
+            self.options["revocation-interval"] / 2,
         )
         self.numbers = build_numbers(node, renewal, self.state, self.options)
         self.media = build_media(self.options["rtpengine"], node.node_id.hex(), self.reactor, node.random)

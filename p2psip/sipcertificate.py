@@ -262,15 +262,15 @@ class SIPCertificate:
             self.log.warn("the SIP server keeps its certificate: {why}", why=why)
 
 
-def own_certificate(path: Path) -> CertificateFile:
-    """The operator's own.
+def own_certificate(path: Path, option: str = "--sip-certificate") -> CertificateFile:
+    """The operator's own, which `option` names.
 
     :raises StartError: it cannot be used.
     """
     try:
         CertificateFile(path).load()
     except NotYet as e:
-        raise StartError(f"--sip-certificate: {e}") from e
+        raise StartError(f"{option}: {e}") from e
     return CertificateFile(path)
 
 

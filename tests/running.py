@@ -33,11 +33,13 @@ class Service:
         self.phase = "joining"
         self.node = node
         self.phones: Phones | None = None
+        self.media = None
         self.numbers: Numbers | None = None
         self.authority: AuthorityService | None = None
         self.publisher: Publisher | None = None
         ports = {"sip-port": 5060, "sip-mode": "proxy", "reload-port": 6084, "enrollment-port": 8443}
-        self.options: dict[str, Any] = {**ports, "key-type": "ec", "accounts": None}
+        files = {"accounts": None, "web-certificate": None}
+        self.options: dict[str, Any] = {**ports, **files, "key-type": "ec", "revocation-interval": 60}
         self.interfaces: Sequence[str] = ("127.0.0.1",)
         self.advertised: Sequence[str] = ("192.0.2.1", "2001:db8::1")
         self.left = False

@@ -18,7 +18,8 @@ import p2psip
 
 HOUSE = """
     service cli | testing | plugins                    # only service and cli import a reactor
-    administration routes authority publishing renewal phones gateway running ports sipcertificate | simulator
+    administration directory_administration routes
+    authority directory publishing renewal phones gateway running ports sipcertificate webpage | simulator
     joining selfsigned startup options gateway_options control logs lan
     usages | enrollment
     node | sip

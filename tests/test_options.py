@@ -87,6 +87,12 @@ class NodeOptionsTests(SynchronousTestCase):
         client = ("--client", "--turn-server", "192.0.2.1:3478", "--turn-secret-file", "f")
         self.assertIn("--client", self.refusal("--overlay", "a", *client))
 
+    def test_revocation_interval(self) -> None:
+        self.assertEqual(parsed("--overlay", "a")["revocation-interval"], 60)
+        self.assertEqual(parsed("--overlay", "a", "--revocation-interval", "4")["revocation-interval"], 4)
+        for text in ("1", "3601", "0.5", "soon", "-60"):
+            self.assertIn("no interval", self.refusal("--overlay", "a", "--revocation-interval", text))
+
     def test_rtpengine(self) -> None:
         """As many as one likes; only where there are phones."""
         options = parsed("--overlay", "a", "--rtpengine", "127.0.0.1:2223", "--rtpengine", "[::1]:2224")

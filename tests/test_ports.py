@@ -31,7 +31,7 @@ class PortsTests(SynchronousTestCase):
     def options(self, **ports: int) -> dict[str, Any]:
         given = {f"{name}-port": port for name, port in ports.items()}
         every = dict.fromkeys(("reload-port", "sip-port", "sips-port", "enrollment-port"), self.free)
-        return {"bind": ["127.61.84.1"], "no-sip": 0, "self-signed": 0, **every, **given}
+        return {"web-certificate": None, "bind": ["127.61.84.1"], "no-sip": 0, "self-signed": 0, **every, **given}
 
     def refusal(self, **ports: int) -> str:
         return str(self.assertRaises(StartError, require_free_ports, self.options(**ports), True))

@@ -13,7 +13,8 @@ from .connection import NodeConnection, with_node
 from .output import date, print_json, print_table
 
 
-def _line_of_stdin(what: str) -> str:
+def line_of_stdin(what: str) -> str:
+    """The first line of standard input that was not read yet; `what` says in an error what it should have been."""
     line = sys.stdin.readline().rstrip("\r\n")
     if not line:
         raise click.ClickException(f"there is no {what} on standard input")
@@ -70,8 +71,8 @@ def user_add(
 
     Prints what is to be typed into the phone.
     """
-    password = _line_of_stdin("password") if password_stdin else None
-    device_password = _line_of_stdin("device password") if device_password_stdin else None
+    password = line_of_stdin("password") if password_stdin else None
+    device_password = line_of_stdin("device password") if device_password_stdin else None
     body = {
         "name": name,
         "device": device_name,
@@ -95,7 +96,7 @@ def user_add(
 def user_passwd(node: NodeConnection, name: str, password_stdin: bool) -> None:
     """Set an account's own password, for enrolling nodes."""
     if password_stdin:
-        password = _line_of_stdin("password")
+        password = line_of_stdin("password")
     else:
         password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
     node.ask("POST", "/users/{name}/password", {"password": password}, name=name)
@@ -130,7 +131,7 @@ def user_set(
     node.ask("POST", "/users/{name}/settings", changes, name=name)
     click.echo(f"{name} is changed")
     if disabled:
-        click.echo("nodes that serve its phones learn of it within about a minute")
+        click.echo("nodes that serve its phones learn of it within their --revocation-interval")
 
 
 @user.command("list")
@@ -164,7 +165,7 @@ def user_list(node: NodeConnection, as_json: bool) -> None:
 def user_remove(node: NodeConnection, name: str) -> None:
     """Remove an account with all its devices."""
     node.ask("DELETE", "/users/{name}", name=name)
-    click.echo(f"{name} is removed; nodes that serve its phones learn of it within about a minute")
+    click.echo(f"{name} is removed; nodes that serve its phones learn of it within their --revocation-interval")
 
 
 @user.command("import")
@@ -209,7 +210,7 @@ def device_add(
     node: NodeConnection, user_name: str, name: str | None, password_stdin: bool, as_json: bool
 ) -> None:
     """Add a phone to a user; its password is shown once."""
-    password = _line_of_stdin("password") if password_stdin else None
+    password = line_of_stdin("password") if password_stdin else None
     body = {"name": name, "password": password}
     settings = node.ask("POST", "/users/{name}/devices", body, name=user_name)
     if as_json:
@@ -238,7 +239,7 @@ def device_list(node: NodeConnection, user_name: str, as_json: bool) -> None:
 def device_revoke(node: NodeConnection, user_name: str, name: str) -> None:
     """Make the password of one phone invalid."""
     node.ask("DELETE", "/users/{name}/devices/{device}", name=user_name, device=name)
-    click.echo(f"{name} of {user_name} is revoked; nodes that serve it learn of it within about a minute")
+    click.echo(f"{name} of {user_name} is revoked; nodes that serve it learn of it within their --revocation-interval")
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> int:

@@ -13,6 +13,7 @@ from .accounts import device, invite, user
 from .authority import authority
 from .calls import forward
 from .decode import decode
+from .directory import directory
 from .node import fetch, leave, lookup, ping, probe, status, store
 
 
@@ -52,5 +53,8 @@ def main() -> None:
     """
 
 
-for command in (user, device, forward, invite, status, lookup, ping, probe, fetch, store, leave, authority, decode):
+for command in (
+    *(user, device, forward, invite, directory, status, lookup, ping, probe, fetch, store, leave),
+    *(authority, decode),
+):
     main.add_command(command)

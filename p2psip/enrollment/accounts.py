@@ -49,6 +49,9 @@ class Account:
     directory: str | None = None
     """The DN of the entry that the account comes from; None: it is one of our own."""
     disabled: bool = False
+    """By the operator, or because the directory does not let it in."""
+    barred: bool = False
+    """Because the directory does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class AccountChanges(TypedDict, total=False):
     directory: str | None
     node_quota: int
     disabled: bool
+    barred: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +254,13 @@ class Accounts:
     def set_password(self, name: str, password: str) -> None:
         """Set the account's own password, for enrollment and the web page.
 
-        :raises AccountError: it is empty, or there is no such account.
+        :raises AccountError: it is empty, the account is the directory's, or there is no such account.
         """
         if not password:
             raise AccountError("the password is empty")
+        row = self._row(name)
+        if row is not None and row.directory is not None:
+            raise AccountError(f"the password of {name} is the directory's")
         self._change(name, password=self._hashes.make(password))
 
     def set_node_quota(self, name: str, node_quota: int) -> None:
@@ -279,7 +286,7 @@ class Accounts:
         self.change(name, disabled=True)
 
     def enable(self, name: str) -> None:
-        """Undo `disable`."""
+        """Undo `disable`; an account that the directory bars is one until it is read again."""
         self.change(name, disabled=False)
 
     def change(self, name: str, **changes: Unpack[AccountChanges]) -> None:
@@ -291,16 +298,19 @@ class Accounts:
             _checked_number(number)
         if (display_name := changes.get("display_name")) is not None:
             _checked_display_name(display_name)
+        if changes.get("disabled") is False:
+            changes.setdefault("barred", False)
         self._change(name, f"the number {number} is another account's", **changes)
 
     def _change(self, name: str, taken: str = "", **values: object) -> None:
         table = schema.accounts
         with self._database.writing(taken) as connection:
             row = table.c.id == self._id(connection, name)
-            disabled = connection.execute(select(table.c.disabled).where(row)).scalar_one()
+            usable = ~table.c.disabled & ~table.c.barred
+            before = connection.execute(select(usable).where(row)).scalar_one()
             if values:
                 connection.execute(update(table).where(row).values(**values))
-            if values.get("disabled") and not disabled:
+            if before and not connection.execute(select(usable).where(row)).scalar_one():
                 self._revoke(connection, name, "")
 
     def exists(self, name: str) -> bool:
@@ -343,15 +353,23 @@ class Accounts:
             row = connection.execute(select(schema.accounts).where(schema.accounts.c.number == number)).first()
         return None if row is None else _account(row)
 
+    def of_directory(self) -> list[Account]:
+        """Every account that comes from the directory, by name, without its devices."""
+        table = schema.accounts
+        query = select(table).where(table.c.directory.is_not(None)).order_by(table.c.name)
+        with self._database.reading() as connection:
+            return [_account(row) for row in connection.execute(query)]
+
     def with_password(self, name: str, password: str) -> Account | None:
         """The account, if `password` is its own and it is not disabled.
 
         It takes the same time for names that do not exist.
         """
         row = self._row(name)
-        if not self._hashes.matches(password, row.password if row else None) or row is None or row.disabled:
+        if not self._hashes.matches(password, row.password if row else None) or row is None:
             return None
-        return _account(row)
+        account = _account(row)
+        return None if account.disabled or account.directory is not None else account
 
     # -- devices -----------------------------------------------------------------------------------
 
@@ -410,7 +428,8 @@ class Accounts:
             rows = connection.execute(
                 select(schema.devices.c.name, schema.devices.c.secrets)
                 .join(schema.accounts, schema.accounts.c.id == schema.devices.c.account_id)
-                .where(schema.accounts.c.name == name, schema.accounts.c.disabled.is_(False))
+                .where(schema.accounts.c.name == name)
+                .where(schema.accounts.c.disabled.is_(False), schema.accounts.c.barred.is_(False))
                 .order_by(schema.devices.c.name)
             ).all()
         return [
@@ -460,5 +479,6 @@ def _account(row: Row[Any], devices: Sequence[str] = ()) -> Account:
         number=row.number,
         display_name=row.display_name,
         directory=row.directory,
-        disabled=row.disabled,
+        disabled=row.disabled or row.barred,
+        barred=row.barred,
     )

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ..state import write_file
 from .authority import AuthorityError, OverlayAuthority
+from .directory import FILE as DIRECTORY
 from .passwords import PasswordHashes
 from .relocation import FILE, URL_FILE
 from .sip_authority import CERTIFICATE, KEY
@@ -53,6 +54,8 @@ def export_authority(authority: OverlayAuthority, passphrase: str) -> bytes:
         contents[URL_FILE] = (directory / URL_FILE).read_bytes()
     else:
         contents[FILE] = _database(directory / FILE)
+    if (directory / DIRECTORY).exists():
+        contents[DIRECTORY] = (directory / DIRECTORY).read_bytes()
     contents["overlay"] = authority.overlay.encode()
     salt = os.urandom(_SALT)
     authority.database.record("exported", authority.overlay)
@@ -89,7 +92,7 @@ def import_authority(
         raise AuthorityError(f"the exported authority lacks {', '.join(sorted(missing)) or 'the accounts'}")
     if FILE in contents:
         contents[FILE] = _living_apart(contents[FILE])
-    for name in (*_KEYS, *_CERTIFICATES, *_SIP, *_ACCOUNTS, _WHOLE):
+    for name in (*_KEYS, *_CERTIFICATES, *_SIP, *_ACCOUNTS, DIRECTORY, _WHOLE):
         if name in contents:
             write_file(directory / name, contents[name], 0o644 if name.endswith(".crt") else 0o600)
     authority = OverlayAuthority(directory, overlay, now, hashes)

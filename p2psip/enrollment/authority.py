@@ -26,18 +26,23 @@ from ..security.certificates import (
     load_private_key,
     make_authority,
     private_key_pem,
-    read_request,
 )
 from ..security.identity import CertificateError, Identity
 from ..security.signing import Signer
-from ..sip.digest import DigestCredentials, parse_nonce, verify_response
+from ..sip.digest import DigestCredentials, parse_nonce
 from ..sip.errors import SIPParseError
 from ..sip.interfaces import DeviceCredential
+from ..sip.numbers import DialPlan
 from ..state import write_file
-from .accounts import Account, Accounts, Revocation
+from .accounts import Account, Accounts, Revocation, is_name
 from .database import AccountError, Database
+from .directory import DirectorySettings, keep, load
+from .ldap import LDAPDirectory
+from .members import DirectoryUsers, SignedIn
 from .nodes import Nodes, NotAvailable, Owner
 from .passwords import PasswordHashes
+from .refusals import Refusal as Refusal
+from .refusals import proved, read_csr, request_of
 from .relocation import accounts_url, keep_accounts_at
 from .sip_authority import SIPAuthority, granted
 from .tokens import JoinToken, key_fingerprint
@@ -58,17 +63,8 @@ AHEAD: Final = 60.0
 """Seconds that a registrar's clock may be ahead of ours."""
 MAXIMUM_NODE_IDS: Final = 16
 """Node-IDs in one certificate."""
-
-
-class Refusal(Exception):
-    """Why there is no certificate; `token` is all that the client is told.
-
-    It is RFC 6940 §11.3's word; for registrars also ``bad_nonce``: the challenge was not theirs, or is old.
-    """
-
-    def __init__(self, token: str) -> None:
-        super().__init__(token)
-        self.token = token
+REGISTRAR_NODES: Final = 4
+"""Node-IDs that a user may have at least whom the directory lets run registrars."""
 
 
 class AuthorityError(Exception):
@@ -92,7 +88,7 @@ class OverlayAuthority:
     """The authority of one Overlay Instance, kept in a directory.
 
     The accounts are in ``accounts.sqlite`` there, unless a file ``accounts.url`` names another database by
-    SQLAlchemy URL.
+    SQLAlchemy URL; ``directory.json``, where there is one, says which LDAP directory knows users too.
 
     :param now: answers the time in seconds since the epoch.
     :param accounts: SQLAlchemy URL of the database in which they are to be from now on.
@@ -121,9 +117,14 @@ class OverlayAuthority:
             self.database = Database(accounts_url(directory), now)
             self.database.claim(name)
             self.accounts = Accounts(self.database, key, overlay, hashes or PasswordHashes())
+            settings = load(directory)
         except (OSError, CertificateError, ValueError) as e:
             raise AuthorityError(f"the authority in {directory} cannot be used: {e}") from e
         self.nodes = Nodes(self.database)
+        self.dialled: Callable[[str], str | None] = DialPlan().dialled
+        """The normal form of a number as the directory writes it."""
+        self.directory_users = self._users_of(settings)
+        """Those of the directory; None: there is none."""
 
     @classmethod
     def create(
@@ -219,6 +220,46 @@ class OverlayAuthority:
         fingerprint = key_fingerprint(self._server_key.public_key())
         return JoinToken(self.overlay, tuple(urls), fingerprint, name, password)
 
+    # -- users -----------------------------------------------------------------------------------------
+
+    def use_directory(self, settings: DirectorySettings | None) -> None:
+        """Ask this directory from now on; None: none."""
+        keep(self.directory, settings)
+        self.directory_users = self._users_of(settings)
+        self.database.record("directory", " ".join(settings.urls) if settings is not None else "none")
+
+    def _users_of(self, settings: DirectorySettings | None) -> DirectoryUsers | None:
+        if settings is None:
+            return None
+        directory = LDAPDirectory(settings, self._now, lambda text: self.dialled(text))
+        return DirectoryUsers(directory, self.accounts, self.nodes, self.overlay)
+
+    def asks_directory(self, name: str) -> bool:
+        """Whether it is for the directory to say if somebody is `name`.
+
+        Not for names of accounts of our own, nor of nodes that are invited.
+        """
+        if self.directory_users is None or not is_name(name):
+            return False
+        account = self.accounts.account(name)
+        return account.directory is not None if account is not None else not self.nodes.has_invitation(name)
+
+    def sign_in(self, name: str, password: str) -> Account | None:
+        """The account `name`, if `password` is its own, or the directory takes it.
+
+        Whoever calls this slows down guessing first.
+
+        :raises DirectoryUnavailable: the directory would have to be asked, and cannot be.
+        """
+        signed_in = self._signed_in(name, password)
+        return None if signed_in is None else signed_in.account
+
+    def _signed_in(self, name: str, password: str) -> SignedIn | None:
+        if self.directory_users is not None and self.asks_directory(name):
+            return self.directory_users.sign_in(name, password)
+        account = self.accounts.with_password(name, password)
+        return None if account is None else SignedIn(account)
+
     # -- nodes -----------------------------------------------------------------------------------------
 
     def enroll(self, username: str, password: str, count: int, csr: bytes, source: str = "") -> bytes:
@@ -244,14 +285,17 @@ class OverlayAuthority:
     ) -> tuple[str, list[NodeId], str, CertificateRequest]:
         # Nobody learns anything, not even that the request is malformed, before the password is right.
         role = self.nodes.invited(username, password)
+        own_role = "peer"
         if role is not None:
             user_name, quota = f"{username}@nodes.{self.overlay}", 1
         else:
-            account = self.accounts.with_password(username, password)
-            if account is None:
+            signed_in = self._signed_in(username, password)
+            if signed_in is None:
                 raise Refusal("failed_authentication")
-            user_name, quota = f"{username}@{self.overlay}", account.node_quota
-        request = _request(csr)
+            user_name, quota = f"{signed_in.account.name}@{self.overlay}", signed_in.account.node_quota
+            if signed_in.registrar:
+                quota, own_role = max(quota, REGISTRAR_NODES), "registrar"
+        request = read_csr(csr)
         if request.user_name not in ("", user_name):
             raise Refusal("username_not_available")
         if not 1 <= count <= min(quota, MAXIMUM_NODE_IDS):
@@ -261,12 +305,12 @@ class OverlayAuthority:
             if role is not None:
                 node_ids = self.nodes.redeem(username, key, user_name, role)
             else:
-                node_ids = self.nodes.assign(user_name, key, count, quota, "peer")
+                node_ids = self.nodes.assign(user_name, key, count, quota, own_role)
         except NotAvailable:
             raise Refusal("Node-IDs_not_available") from None
         if node_ids is None:
             raise Refusal("failed_authentication")
-        return user_name, node_ids, role or "peer", request
+        return user_name, node_ids, role or own_role, request
 
     def enroll_founder(self, name: str, key: PrivateKey) -> bytes:
         """The certificate (DER) of the overlay's first node, a registrar, which needs no invitation."""
@@ -285,7 +329,7 @@ class OverlayAuthority:
         try:
             owner = self._owner(identity)
             self._require_enabled(owner.user_name)
-            request = _request_of(identity, csr)
+            request = request_of(identity, csr)
             if request.user_name not in ("", identity.user_name):
                 raise Refusal("username_not_available")
             certificate = self._issue(request, owner.user_name, identity.node_ids, owner.role, NODE_LIFETIME)
@@ -346,10 +390,10 @@ class OverlayAuthority:
         as_of = self.database.moment()
         try:
             self._require_registrar(registrar)
-            request = _request_of(registrar, csr)
+            request = request_of(registrar, csr)
             node_id = self._challenger(registrar, authorization)
             known = self.accounts.device_credentials(name)
-            device = _proved(known, authorization, method)
+            device = proved(known, authorization, method)
             user_name = f"{name}@{self.overlay}"
             if request.user_name not in ("", user_name):
                 raise Refusal("username_not_available")
@@ -372,7 +416,7 @@ class OverlayAuthority:
         """
         try:
             self._require_registrar(registrar)
-            request = _request(csr)
+            request = read_csr(csr)
             if request.user_name not in ("", registrar.user_name):
                 raise Refusal("username_not_available")
             if request.public_key == registrar.public_key:
@@ -396,7 +440,7 @@ class OverlayAuthority:
         user_name = gateway_user_name(self.overlay)
         try:
             self._require_registrar(registrar)
-            request = _request_of(registrar, csr)
+            request = request_of(registrar, csr)
             if request.user_name not in ("", user_name):
                 raise Refusal("username_not_available")
             certificate = self._issue(request, user_name, registrar.node_ids, "user", USER_LIFETIME)
@@ -431,6 +475,7 @@ class OverlayAuthority:
     def _require_registrar(self, identity: Identity) -> None:
         if identity.role != "registrar" or self._owner(identity).role != "registrar":
             raise Refusal("failed_authentication")
+        self._require_enabled(identity.user_name)
 
     def _challenger(self, registrar: Identity, authorization: DigestCredentials) -> NodeId:
         """The Node-ID of `registrar` with which it challenged the phone."""
@@ -448,26 +493,3 @@ class OverlayAuthority:
 
 def _name_and_number(account: Account | None) -> tuple[str, str] | None:
     return None if account is None or account.disabled else (account.name, account.number or "")
-
-
-def _proved(known: Sequence[DeviceCredential], authorization: DigestCredentials, method: str) -> str:
-    """Which of the devices made `authorization`."""
-    for device in known:
-        if device.algorithm == authorization.algorithm and verify_response(authorization, method, device.ha1):
-            return device.device
-    raise Refusal("failed_authentication")
-
-
-def _request(csr: bytes) -> CertificateRequest:
-    try:
-        return read_request(csr)
-    except CertificateError as e:
-        raise Refusal("bad_CSR") from e
-
-
-def _request_of(identity: Identity, csr: bytes) -> CertificateRequest:
-    """The request, for the key of a certificate that was shown."""
-    request = _request(csr)
-    if request.public_key != identity.public_key:
-        raise Refusal("bad_CSR")
-    return request

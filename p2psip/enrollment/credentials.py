@@ -42,7 +42,7 @@ PATIENCE: Final = 10.0
 RETRY: Final = 300.0
 """Seconds before a renewal that failed is tried again."""
 INTERVAL: Final = 60.0
-"""Seconds between two looks at the revocation list: the time that a removal takes."""
+"""Seconds between two looks at the revocation list, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

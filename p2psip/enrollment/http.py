@@ -26,17 +26,22 @@ class Page:
     body: bytes
     content_type: str = "text/plain"
     retry_after: int = 0
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further header fields."""
 
 
 class AsynchronousLeaf(Resource):
-    """A resource whose answer to `method`, GET or POST, takes its time; `answer` must not fail."""
+    """A resource whose answer to each of `methods`, GET or POST, takes its time; `answer` must not fail."""
 
     log = Logger()
 
-    def __init__(self, method: str, answer: Callable[[Request], Coroutine[Any, Any, Page]]) -> None:
+    def __init__(self, answer: Callable[[Request], Coroutine[Any, Any, Page]], *methods: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.allowedMethods = (b"GET", b"HEAD") if method == "GET" else (b"POST",)
-        setattr(self, f"render_{method}", self._render)
+        self.allowedMethods = ((b"GET", b"HEAD") if "GET" in methods else ()) + (
+            (b"POST",) if "POST" in methods else ()
+        )
+        for method in methods:
+            setattr(self, f"render_{method}", self._render)
         self._answer = answer
 
     def _render(self, request: Request) -> int:
@@ -50,6 +55,8 @@ class AsynchronousLeaf(Resource):
             request.setHeader(b"content-type", page.content_type.encode())
             request.setHeader(b"content-length", b"%d" % len(page.body))
             request.setHeader(b"cache-control", b"no-store")
+            for name, value in page.headers:
+                request.responseHeaders.addRawHeader(name.encode(), value.encode())
             if page.retry_after:
                 request.setHeader(b"retry-after", b"%d" % page.retry_after)
             request.write(page.body)

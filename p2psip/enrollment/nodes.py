@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -150,6 +150,27 @@ class Nodes:
             connection.execute(update(table).where(own).values(revoked=True))
             if domain.startswith("nodes."):
                 connection.execute(delete(invitations).where(invitations.c.name == name))
+        return gone
+
+    def has_invitation(self, name: str) -> bool:
+        """Whether a node of this name is invited now."""
+        table = schema.invitations
+        holds = (table.c.name == name) & (table.c.expires > self._database.now())
+        with self._database.reading() as connection:
+            return connection.execute(select(table.c.id).where(holds)).first() is not None
+
+    def demote(self, domain: str, keep: Collection[str]) -> list[str]:
+        """Of the registrars of users (``NAME@domain``) leave those of `keep`; the others are peers from now on.
+
+        Answers the user names of these.
+        """
+        table = schema.node_ids
+        ours = table.c.user_name.endswith(f"@{domain}", autoescape=True) & (table.c.role == "registrar")
+        with self._database.writing() as connection:
+            names = set(connection.execute(select(table.c.user_name).where(ours)).scalars())
+            gone = sorted(names - {f"{name}@{domain}" for name in keep})
+            for name in gone:
+                connection.execute(update(table).where(table.c.user_name == name).values(role="peer"))
         return gone
 
 

@@ -43,11 +43,13 @@ accounts = Table(
     Column("display_name", String(128)),
     Column("directory", String(512)),
     Column("disabled", Boolean, nullable=False, default=False, server_default=false()),
+    Column("barred", Boolean, nullable=False, default=False, server_default=false()),
     Index("accounts_number", "number", unique=True),
 )
 """Users.  `password` is a scrypt hash, for enrollment and the web page; `node_quota` how many Node-IDs the
 account may enroll nodes of its own with; `number` the telephone number, `+` and digits; `directory` the DN of
-the entry that the account comes from, NULL where it is one of our own."""
+the entry that the account comes from, NULL where it is one of our own; `disabled` is the operator's word, `barred`
+the directory's."""
 
 devices = Table(
     "devices",
@@ -120,6 +122,7 @@ MIGRATIONS = (
         "CREATE UNIQUE INDEX accounts_number ON accounts (number)",
     ),
     ('ALTER TABLE "database" ADD COLUMN authority VARCHAR(64)',),
+    ("ALTER TABLE accounts ADD COLUMN barred BOOLEAN NOT NULL DEFAULT FALSE",),
 )
 """Steps from the tables of a version to those of the next, the first from version 0: statements that SQLite and
 PostgreSQL understand.  Only what changes tables that exist: those that are missing are made as they stand above."""

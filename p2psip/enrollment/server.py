@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Request
+from twisted.web.util import Redirect
 
 from ..config.document import Configuration
 from ..config.write import write_document
@@ -26,15 +27,22 @@ from ..security.trust import Trust
 from ..sip.digest import DigestCredentials
 from ..sip.errors import SIPParseError
 from ..throttle import Throttle, source_key
+from .accounts import Account
 from .authority import OverlayAuthority, Refusal
 from .database import DatabaseUnavailable
 from .http import AsynchronousLeaf, BoundedSite, Page, field, octets
+from .ldap import DirectoryUnavailable, OutcomeUnknown
 from .limits import Allowance, BoundedConnections, Busy, Slots
+from .pages import AccountPages
+from .settings import PhoneSettings
 from .tls import ServerCreator
 
 RUNNING: Final = 4
 """Requests that are worked on at once, each in a thread: a password's check takes 16 MB and 50 ms."""
 WAITING: Final = 200
+ASKING: Final = 3
+"""Sign-ins for which the directory is asked at once, each in a thread of its own pool."""
+WAITING_TO_ASK: Final = 30
 
 CERTIFICATE: Final = "application/pkix-cert"
 DOCUMENT: Final = "application/p2p-overlay+xml"
@@ -50,6 +58,8 @@ class EnrollmentServer:
     :param configuration: answers the overlay's configuration as it is now.
     :param reactor: IReactorTime.
     :param in_thread: runs a blocking function off the reactor's thread.
+    :param in_directory_thread: the same for what may wait for the directory; other threads than those.
+    :param settings: makes the settings of a phone, for the page of users under ``/account``; None: there is no page.
     """
 
     log = Logger()
@@ -61,15 +71,22 @@ class EnrollmentServer:
         configuration: Callable[[], Configuration],
         reactor: Any,
         in_thread: Callable[..., Deferred[Any]],
+        in_directory_thread: Callable[..., Deferred[Any]] | None = None,
+        settings: Callable[[str, str, str], PhoneSettings] | None = None,
     ) -> None:
         self._authority = authority
         self._trust = trust
         self._configuration = configuration
         self._reactor = reactor
         self._in_thread = in_thread
+        self._in_directory_thread = in_directory_thread or in_thread
+        self._pages = None if settings is None else AccountPages(authority, self, settings, reactor.seconds)
         self._slots = Slots(RUNNING, WAITING)
+        self._directory_slots = Slots(ASKING, WAITING_TO_ASK)
         self._by_source = Throttle(free=20)
         self._by_account = Throttle(free=10, ceiling=60.0)
+        # Three at once, the next after 15 and then every 30 minutes: fewer than directories lock an entry for.
+        self._by_directory_account = Throttle(free=2, base=900.0, ceiling=1800.0)
         self._by_registrar_and_user = Throttle(free=10, ceiling=60.0)
         self._by_registrar = Allowance(rate=100.0, burst=2000.0)
         self._gateways_by_node = Allowance(rate=1 / 600, burst=10.0)
@@ -86,6 +103,17 @@ class EnrollmentServer:
         tls.noisy = False
         return BoundedConnections(tls, self._reactor)
 
+    def page_site(self) -> IProtocolFactory:
+        """The users' page alone, as a factory for connections that are secured already."""
+        root = Resource()
+        self._put_page(root)
+        return BoundedSite(root, self._reactor)
+
+    def _put_page(self, root: Resource) -> None:
+        if self._pages is not None:
+            root.putChild(b"", Redirect(b"/account/"))
+            root.putChild(b"account", self._pages.resource())
+
     def _resources(self) -> Resource:
         root, well_known, registrar = Resource(), Resource(), Resource()
         root.putChild(b".well-known", well_known)
@@ -100,7 +128,8 @@ class EnrollmentServer:
             (registrar, b"number", "GET", self._number),
             (registrar, b"gateway", "POST", self._gateway),
         ):
-            place.putChild(name, AsynchronousLeaf(method, self._guarded(answer)))
+            place.putChild(name, AsynchronousLeaf(self._guarded(answer), method))
+        self._put_page(root)
         return root
 
     def _guarded(
@@ -122,6 +151,10 @@ class EnrollmentServer:
                 self.counters["database unavailable"] += 1
                 self.log.error("{error}", error=str(e))
                 return Page(503, b"the accounts database is not available")
+            except DirectoryUnavailable as e:
+                self.counters["directory unavailable"] += 1
+                self.log.debug("nobody can sign in: {error}", error=str(e))
+                return Page(503, b"the directory is not available")
             except Exception:  # noqa: BLE001 - a bug must not leave the client without an answer
                 self.counters["failed"] += 1
                 self.log.failure("the enrollment server failed")
@@ -143,34 +176,67 @@ class EnrollmentServer:
         wanted = field(request, b"nodeids") or "1"
         # The authority refuses zero Node-IDs, after it has looked at the password.
         count = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0
-        with self._one_guess(source, username):
-            certificate = await self._work(
-                self._authority.enroll, username, password, count, octets(request, b"csr"), source
-            )
+        certificate = await self._guess(
+            source, username, self._authority.enroll, username, password, count, octets(request, b"csr"), source
+        )
         return Page(200, certificate, CERTIFICATE)
 
+    async def sign_in(self, source: str, name: str, password: str) -> Account | None:
+        """The account `name`, if `password` is its own or the directory's; None: it is not.
+
+        :param source: the address that asks.
+        :raises Busy: too many were wrong, or too many ask.
+        :raises DirectoryUnavailable: the directory cannot be asked now.
+        """
+
+        def signed_in() -> Account:
+            account = self._authority.sign_in(name, password)
+            if account is None:
+                self._authority.database.record("refused", name, source, "sign-in")
+                raise Refusal("failed_authentication")
+            self._authority.database.record("signed in", account.name, source)
+            return account
+
+        try:
+            account: Account = await self._guess(source, name, signed_in)
+        except Refusal:
+            return None
+        return account
+
+    async def _guess(self, source: str, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Try a password for `name` by a blocking function, unless too many were wrong."""
+        self._require_patience(self._by_source.delay(source_key(source), self._reactor.seconds()))
+        if not await self._work(self._authority.asks_directory, name):
+            with self._one_guess(source, name, self._by_account):
+                return await self._work(function, *arguments)
+        # For the directory Alice is alice.
+        with self._one_guess(source, name.lower(), self._by_directory_account):
+            return await self._directory_slots.run(lambda: self._in_directory_thread(function, *arguments))
+
     @contextmanager
-    def _one_guess(self, source: str, account: str) -> Iterator[None]:
+    def _one_guess(self, source: str, account: str, by_account: Throttle) -> Iterator[None]:
         """Lets a password be tried unless too many were wrong; it counts before its outcome is known."""
         now = self._reactor.seconds()
         source, account = source_key(source), account[:64]
-        self._require_patience(self._by_source.delay(source, now), self._by_account.delay(account, now))
+        self._require_patience(self._by_source.delay(source, now), by_account.delay(account, now))
         self._by_source.failed(source, now)
-        self._by_account.failed(account, now)
+        by_account.failed(account, now)
         try:
             yield
+        except OutcomeUnknown:
+            raise  # the directory may have counted it
         except Refusal as refusal:
             if refusal.token == "failed_authentication":
                 raise
             self._by_source.forgive(source)
-            self._by_account.forgive(account)
+            by_account.forgive(account)
             raise
         except BaseException:
             self._by_source.forgive(source)
-            self._by_account.forgive(account)
+            by_account.forgive(account)
             raise
         self._by_source.forgive(source)
-        self._by_account.succeeded(account)
+        by_account.succeeded(account)
 
     # -- for nodes, which show their certificate -------------------------------------------------------
 
@@ -292,6 +358,13 @@ class EnrollmentServer:
         longest = max(seconds)
         if longest > 0:
             raise Busy(longest)
+
+    async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Do blocking work in its turn.
+
+        :raises Busy: too many are waiting.
+        """
+        return await self._work(function, *arguments)
 
     async def _work(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self._slots.run(lambda: self._in_thread(function, *arguments))

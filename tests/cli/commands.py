@@ -24,6 +24,8 @@ ROUTES = (
     *(("POST", "/users/{name}/devices"), ("DELETE", "/users/{name}/devices/{device}")),
     *(("POST", "/authority/export"), ("POST", "/authority/import"), ("POST", "/authority/publish")),
     *(("POST", "/authority/expel"), ("GET", "/authority/log")),
+    *(("GET", "/directory"), ("PUT", "/directory"), ("DELETE", "/directory")),
+    *(("POST", "/directory/sync"), ("GET", "/directory/test")),
     *(("GET", "/authority/bootstrap"), ("POST", "/authority/bootstrap")),
 )
 

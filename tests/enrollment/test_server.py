@@ -213,7 +213,7 @@ class ClientTests(ServedTestCase):
         class Other(EnrollmentServer):
             def _resources(self) -> Resource:
                 root = Resource()
-                root.putChild(b"ca.cgi", AsynchronousLeaf("POST", self._guarded(self._enroll)))
+                root.putChild(b"ca.cgi", AsynchronousLeaf(self._guarded(self._enroll), "POST"))
                 return root
 
         self.server_class = Other
