@@ -169,9 +169,9 @@ class MediaCase(TestCase):
             self.assertEqual(heard, payload)
 
     async def ended(self, seconds: float = SECONDS) -> None:
-        """Wait until the relay has nothing left."""
+        """Wait until the relay has nothing left, and not a port open."""
         end = time.monotonic() + seconds
-        while self.rtpengine.calls:
+        while self.rtpengine.calls or self.rtpengine.ports():
             self.assertLess(time.monotonic(), end, self.rtpengine.calls)
             await pause(0.02)
 
@@ -183,7 +183,6 @@ async def pause(seconds: float) -> None:
 class CallTests(MediaCase):
     async def test_call(self) -> None:
         """Both directions, a refresh in both directions, and the end: not a port stays open."""
-        before = self.rtpengine.ports()
         await self.call()
         self.assertEqual((self.alice.to[0], self.bob.to[0]), (self.rtpengine.address,) * 2)
         self.talk(self.alice, self.bob)
@@ -192,10 +191,9 @@ class CallTests(MediaCase):
                 again = await self.offer(one, other, one.description(), "z9hG4bK2", method, first=False)
                 await self.answer(again, other, one, other.description(), "z9hG4bK2")
                 self.talk(self.alice, self.bob)
-        self.assertGreater(self.rtpengine.ports(), before)
+        self.assertGreater(self.rtpengine.ports(), 0)
         self.media.ended(self.call_id, self.bob.tag, self.alice.tag, "")
         await self.ended()
-        self.assertEqual(self.rtpengine.ports(), before)
 
     async def test_hold_and_resume(self) -> None:
         """By the attribute and by the address of old; while it lasts the NAT may have changed the port."""
@@ -248,7 +246,6 @@ class CallTests(MediaCase):
         self.assertEqual(len(self.rtpengine.calls), 1)
         self.media.ended(self.call_id, self.alice.tag, self.carol.tag, "")
         await self.ended()
-        self.assertEqual(self.rtpengine.ports(), 0)
 
     async def test_nobody_answers(self) -> None:
         """All branches end; a third one before the relay has answered."""
@@ -261,7 +258,6 @@ class CallTests(MediaCase):
             self.media.ended(self.call_id, self.alice.tag, None, f"z9hG4bK{name}")
         await going
         await self.ended()
-        self.assertEqual(self.rtpengine.ports(), 0)
 
     async def test_a_stranger_gets_nothing(self) -> None:
         """Media go on to the phone, although somebody else sends to the port."""
