@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .dns import serve_zones
+from .nameserver import serve_zones
 from .nodes import NodeProcess, World, run, until
 from .phones import Softphone
 

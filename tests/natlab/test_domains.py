@@ -10,8 +10,8 @@ import os
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.integration.dns import serve_zones
 from tests.integration.kamailio import Kamailio
+from tests.integration.nameserver import serve_zones
 from tests.integration.nodes import World, until
 from tests.integration.phones import Softphone, hears_tone
 
