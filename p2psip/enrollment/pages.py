@@ -18,7 +18,7 @@ from twisted.web.template import Tag, flattenString
 from . import markup
 from .accounts import Account, is_name
 from .authority import OverlayAuthority
-from .database import AccountError
+from .database import AccountError, DatabaseUnavailable
 from .http import AsynchronousLeaf, Page, field
 from .ldap import DirectoryUnavailable
 from .limits import Busy
@@ -102,6 +102,9 @@ class AccountPages:
             except Busy as busy:
                 text = f"There is too much to do now. Try again in {ceil(busy.seconds)} seconds."
                 return await _html(429, markup.problem("Please wait", text), retry_after=ceil(busy.seconds))
+            except DatabaseUnavailable as error:
+                self.log.error("{error}", error=str(error))
+                return await _html(503, markup.problem("Not now", "The accounts cannot be reached. Try again later."))
             except Exception:  # noqa: BLE001 - a bug must not leave the browser without an answer
                 self.log.failure("the web page failed")
                 return await _html(500, markup.problem("That did not work", "The node's log says more."))
@@ -136,7 +139,7 @@ class AccountPages:
         if account is None:
             return await self._sign_in_form(403, _WRONG, shown)
         self.sessions.end(_cookie_of(request, SESSION))
-        token = self.sessions.begin(account.name, self._now())
+        token = self.sessions.begin(account.name, account.created, self._now())
         return _redirect("/account/", _cookie(SESSION, token), _cookie(FORM, "", 0))
 
     async def _sign_out(self, request: Request) -> Page:
@@ -152,7 +155,7 @@ class AccountPages:
         if session is None:
             return None
         account = await self._server.work(self._authority.accounts.account, session.user)
-        if account is None or account.disabled:
+        if account is None or account.disabled or account.created != session.created:
             self.sessions.end(token)
             return None
         return session
@@ -193,7 +196,9 @@ class AccountPages:
         session = await self._session(request)
         if session is None or session.shown is None:
             return _redirect("/account/")
-        settings, session.shown = session.shown, None
+        settings = session.shown
+        if request.method == b"GET":  # HEAD shows nothing
+            session.shown = None
         return await _html(200, markup.new_device(session.user, session.form_token, settings))
 
     async def _revoke(self, request: Request) -> Page:

@@ -84,7 +84,7 @@ class EnrollmentServer:
         self._slots = Slots(RUNNING, WAITING)
         self._directory_slots = Slots(ASKING, WAITING_TO_ASK)
         self._by_source = Throttle(free=20)
-        self._by_account = Throttle(free=10, ceiling=60.0)
+        self._by_account = Throttle(free=9, ceiling=60.0)
         # Three at once, the next after 15 and then every 30 minutes: fewer than directories lock an entry for.
         self._by_directory_account = Throttle(free=2, base=900.0, ceiling=1800.0)
         self._by_registrar_and_user = Throttle(free=10, ceiling=60.0)

@@ -24,6 +24,8 @@ class Session:
     """One person, signed in with one browser."""
 
     user: str
+    created: float
+    """When the account was made: one of the same name that came later is another."""
     began: float
     seen: float
     form_token: str = field(repr=False)
@@ -46,10 +48,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, user: str, now: float) -> str:
-        """A new session; answers the token of its cookie."""
+    def begin(self, user: str, created: float, now: float) -> str:
+        """A new session of the account that was `created` then; answers the token of its cookie."""
         token = secrets.token_urlsafe(32)
-        self._sessions[_digest(token)] = Session(user, now, now, secrets.token_urlsafe(32))
+        self._sessions[_digest(token)] = Session(user, created, now, now, secrets.token_urlsafe(32))
         while len(self._sessions) > MOST:
             self._sessions.popitem(last=False)
         return token

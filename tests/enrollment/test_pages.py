@@ -33,7 +33,7 @@ class SessionTests(SynchronousTestCase):
     def test_it_ends(self) -> None:
         """When it was idle for long, and in any case after some hours."""
         every = Sessions()
-        idle, busy = every.begin("alice", 0.0), every.begin("bob", 0.0)
+        idle, busy = every.begin("alice", 0.0, 0.0), every.begin("bob", 0.0, 0.0)
         now = 0.0
         while now < LONGEST:
             now += IDLE
@@ -46,7 +46,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_signed_out(self) -> None:
         every = Sessions()
-        token = every.begin("alice", 0.0)
+        token = every.begin("alice", 0.0, 0.0)
         self.assertIsNone(every.find("guess", 0.0))
         every.end(token)
         self.assertIsNone(every.find(token, 0.0))
@@ -55,9 +55,9 @@ class SessionTests(SynchronousTestCase):
         """The one that was idle longest gives way."""
         self.patch(sessions, "MOST", 2)
         every = Sessions()
-        first, second = every.begin("a", 0.0), every.begin("b", 0.0)
+        first, second = every.begin("a", 0.0, 0.0), every.begin("b", 0.0, 0.0)
         every.find(first, 1.0)
-        third = every.begin("c", 2.0)
+        third = every.begin("c", 0.0, 2.0)
         self.assertEqual([every.find(t, 3.0) is not None for t in (first, second, third)], [True, False, True])
 
     def test_forms(self) -> None:
@@ -196,6 +196,7 @@ class PageTests(ServedTestCase):
         token = self.token((await self.ask("GET", "/account/"))[1])
         status, _, headers = await self.ask("POST", "/account/devices", {"form": token, "name": "desk"})
         self.assertEqual((status, headers["location"]), (303, "/account/new"))
+        await self.ask("HEAD", "/account/new")
         _, html, _ = await self.ask("GET", "/account/new")
         password = re.search(r"Password</th><td><code>([^<]+)<", html)
         assert password is not None

@@ -141,7 +141,7 @@ class FlowTests(WebTestCase):
     def test_wrong_passwords(self) -> None:
         """Ten are taken as they come; then there is a wait, and the page says how long."""
         page = self.page()
-        for _ in range(11):
+        for _ in range(10):
             self.sign_in(page, "guess")
             self.assertIn("no user of that name with that password", page.inner_text("[role=alert]"))
         self.sign_in(page, PASSWORD)
