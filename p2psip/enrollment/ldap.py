@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ldap3 import BASE, DEREF_NEVER, NONE, SAFE_SYNC, SUBTREE, Connection, Server, Tls
 from ldap3.core.exceptions import LDAPException
+from ldap3.protocol.sasl.sasl import validate_simple_password
 from ldap3.utils.conv import escape_filter_chars
 from pyasn1.error import PyAsn1Error
 from twisted.logger import Logger
@@ -39,6 +40,14 @@ MEMBERS: Final = ("member", "uniqueMember", "memberUid")
 _NO_SUCH_OBJECT, _INVALID_CREDENTIALS = 32, 49
 _REFUSALS: Final = {19, 48, 49, 50, 53}
 """Results of a bind that say no to this user: constraint, method, credentials, rights, unwilling."""
+def _can_be_sent(password: str) -> bool:
+    """Whether it can be a password of LDAP (RFC 4013): else no server knows it, and none is to blame."""
+    try:
+        return bool(validate_simple_password(password)) and "\0" not in password
+    except LDAPException:
+        return False
+
+
 _FAILURES = (LDAPException, OSError, PyAsn1Error, LookupError, ValueError, TypeError, AttributeError)
 """What ldap3 raises when a server is silent or talks nonsense."""
 
@@ -89,7 +98,7 @@ class LDAPDirectory:
         :raises OutcomeUnknown: it was asked, and did not answer.
         """
         # An empty one would be an unauthenticated bind, which succeeds (RFC 4513 s5.1.2).
-        if not password or "\0" in password or not dn:
+        if not password or not dn or not _can_be_sent(password):
             return False
         last: DirectoryUnavailable | None = None
         for url in self._servers():

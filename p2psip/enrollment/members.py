@@ -185,8 +185,9 @@ class DirectoryUsers:
         :param force: also if most accounts are lost by it.
         :raises DirectoryError: it cannot be read now, or too many accounts would be lost; nothing is changed.
         """
-        contents = self.directory.read()
+        # First the accounts: one that is made while the directory is read is looked at the next time.
         accounts = self._accounts.of_directory()
+        contents = self.directory.read()
         entries = sum(len(found) for found in contents.entries.values())
         changes = Changes(entries=entries, accounts=len(accounts), problems=_problems(contents))
         staying = [(a, e) for a in accounts if (e := self._admitted(contents, a)) is not None]

@@ -85,8 +85,9 @@ class EnrollmentServer:
         self._directory_slots = Slots(ASKING, WAITING_TO_ASK)
         self._by_source = Throttle(free=20)
         self._by_account = Throttle(free=9, ceiling=60.0)
-        # Three at once, the next after 15 and then every 30 minutes: fewer than directories lock an entry for.
-        self._by_directory_account = Throttle(free=2, base=900.0, ceiling=1800.0)
+        # Three at once, then one after more than half an hour: directories that lock an entry after five have
+        # forgotten the earlier ones by then, whether they count within half an hour or from the last one.
+        self._by_directory_account = Throttle(free=2, base=1860.0, ceiling=1860.0)
         self._by_registrar_and_user = Throttle(free=10, ceiling=60.0)
         self._by_registrar = Allowance(rate=100.0, burst=2000.0)
         self._gateways_by_node = Allowance(rate=1 / 600, burst=10.0)

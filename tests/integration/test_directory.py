@@ -74,7 +74,7 @@ class AskingTests(LDAPTestCase):
         found = (entry.dn, entry.name, entry.display_name, entry.number, entry.locked)
         self.assertEqual(found, (dn_of("alice"), "alice", "Alice Example", "+49301001", False))
         self.assertTrue(directory.proves(entry.dn, "alice's password"))
-        for wrong in ("bob's password", "", "x\0"):
+        for wrong in ("bob's password", "", "x\0", "\x01", "a\u0627b", "\u00ad"):
             self.assertFalse(directory.proves(entry.dn, wrong))
         self.assertFalse(directory.proves("", "x"))
         self.assertEqual(self.server.binds("alice"), 2, "what cannot be a password is not sent")
