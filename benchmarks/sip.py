@@ -151,7 +151,7 @@ def serve(port: int, mode: str, users: int) -> None:
     registrar = Registrar(domain, Authenticator(domain, secrets, mint), location, overlay)
     trusting = Trusting(domain, secrets, mint)
     server = SIPServer(domain, registrar, clock.seconds, random)
-    edge = SIPEdge(clock, server, random, advertise="127.0.0.1")
+    edge = SIPEdge(clock, server, random, advertise=["127.0.0.1"])
     proxy = build_proxy(
         domain, node_id, trusting, registrar, overlay, overlay, edge, server.respond, bytes(16), clock.seconds, random,
         Beyond(),

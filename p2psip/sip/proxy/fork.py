@@ -58,8 +58,8 @@ class Branch:
     """One way of a forked request: a target, then its fallbacks one after the other."""
 
     __slots__ = (
-        "_repeated", "_ways", "breadth", "cancelled", "context", "ended", "identifier", "media", "proceeding", "sent",
-        "succeeded", "target", "transaction", "tried_authorization",
+        "_repeated", "_ways", "attempt", "breadth", "cancelled", "context", "ended", "identifier", "media",
+        "proceeding", "sent", "succeeded", "target", "transaction", "tried_authorization",
     )  # fmt: skip
 
     def __init__(self, context: ResponseContext, target: ProxyTarget, breadth: int) -> None:
@@ -67,6 +67,8 @@ class Branch:
         self.breadth = breadth
         self._ways: list[ProxyTarget] = [target, *target.fallback]
         self.target = self._ways.pop(0)
+        self.attempt = 0
+        """Counts how often it was sent or tried to be; what belongs to an earlier one means nothing any more."""
         self.identifier = ""
         """Our branch parameter, once it is sent."""
         self.sent: Request | None = None

@@ -19,7 +19,6 @@ from ..headers import parse_name_addr
 from ..interfaces import IMedia, IServerLocator, ProxyTarget, Source, Target
 from ..message import Request, Response
 from ..nodes import INodes
-from ..transport import SIPConnection
 from ..uri import SIPURI, parse_uri
 from .deadlines import Deadlines
 from .flows import parse_source
@@ -80,6 +79,8 @@ class Forwarding:
 
     def launch(self, branch: Branch) -> None:
         """See `ISender`."""
+        branch.attempt += 1
+        attempt = branch.attempt
         flow = self._flow_at_hand(branch.target)
         if branch.request.method == "INVITE":
             now = self._edge.now()
@@ -87,14 +88,14 @@ class Forwarding:
             if branch.target.node is not None:
                 alone = flow is None and not branch.has_other_ways
                 (self._connecting if alone else self._silent).set(branch, now)
-        if (self._media is not None and self._has_media(branch)) or flow is None:
-            going = Deferred.fromCoroutine(self._launch(branch, flow))
-            going.addErrback(self._not_sent, branch)
-        else:
-            try:
+        try:
+            if (self._media is not None and self._has_media(branch)) or flow is None:
+                going = Deferred.fromCoroutine(self._launch(branch, flow, attempt))
+                going.addErrback(self._not_sent, branch, attempt)
+            else:
                 self._send(branch, flow, self._prepared(branch, flow))
-            except SIPFailure as error:
-                branch.request_failed(error)
+        except Exception:  # noqa: BLE001  (whatever it was, a branch that is not sent has to end)
+            self._not_sent(Failure(), branch, attempt)
 
     def cancel(self, branch: Branch) -> None:
         """See `ISender` (RFC 3261 §9.1)."""
@@ -161,22 +162,25 @@ class Forwarding:
         except TransportFailure:
             return None
 
-    async def _launch(self, branch: Branch, flow: EdgeFlow | None) -> None:
-        target = branch.target
+    async def _launch(self, branch: Branch, flow: EdgeFlow | None, attempt: int) -> None:
         if flow is None:
             flow = await self._flow(branch)
-        if branch.ended or branch.target.uri != target.uri:
+        if branch.ended or branch.attempt != attempt:
             return  # it was given up meanwhile
         request = self._prepared(branch, flow)
         if branch.media and self._media is not None:
             await self._media.request_passes(request, branch.identifier, branch.context.passage.caller_source)
+        if branch.ended or branch.attempt != attempt:
+            return
         if branch.cancelled:
             branch.request_failed(SIPFailure(487))
-        elif not branch.ended:
+        else:
             self._send(branch, flow, request)
 
-    def _not_sent(self, failure: Failure, branch: Branch) -> None:
+    def _not_sent(self, failure: Failure, branch: Branch, attempt: int) -> None:
         error = failure.value
+        if branch.attempt != attempt:
+            return  # another way is being tried already
         if isinstance(error, SIPFailure):
             branch.request_failed(error)
         elif isinstance(error, SIPParseError):
@@ -297,5 +301,3 @@ _NOBODY = _Nobody()
 def _target(source: Source) -> tuple[str, str, int]:
     return source.transport, source.host, source.port
 
-
-__all__ = ["Forwarding", "SIPConnection"]

@@ -273,15 +273,25 @@ class Proxy:
             if branch is not None and branch.target.node is None:
                 response.headers.pop("P-Asserted-Identity", None)
             if lock is None or branch is None or not branch.media:
-                self._respond(incoming, response)
+                self._give_back(incoming, response)
                 return
             # One after the other, since the relay takes its time and responses must not overtake each other.
             going = lock.run(self._after_media, branch, response)
-            going.addCallback(lambda _: self._respond(incoming, response))
+            going.addCallback(lambda _: self._give_back(incoming, response))
             going.addErrback(lambda failure: self.log.failure("a response could not be passed on", failure))
 
         context = incoming.context = ResponseContext(incoming.request, passage, self._forwarding, respond)
         return context
+
+    def _give_back(self, incoming: IServerRequest, response: Response) -> None:
+        """A response of somebody's, or one of ours to a request that failed.
+
+        To a provisional one without a To tag none is given: there would be an early dialog that nobody has.
+        """
+        if response.status < 200:
+            incoming.respond(response)
+        else:
+            self._respond(incoming, response)
 
     def _after_media(self, branch: Branch, response: Response) -> Deferred[None]:
         return Deferred.fromCoroutine(self._media_sees(branch, response))

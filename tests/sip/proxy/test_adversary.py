@@ -292,6 +292,14 @@ class AnswerTests(ProxyTestCase):
         self.assertEqual(self.status(self.alice, self.invite), 486)
 
 
+class ForeignTagTests(ProxyTestCase):
+    def test_no_tag_is_made_up(self) -> None:
+        """A 180 without a To tag goes back as it came: else the caller had an early dialog with nobody."""
+        invite = self.from_outside("INVITE", "sip:bob@example.org")
+        self.bob.send(self.bob.next_request("INVITE").response(180))
+        self.assertIsNone(self.outside.response(invite, 180).to.tag)
+
+
 class SilenceTests(ProxyTestCase):
     nodes = 3
 
