@@ -189,6 +189,7 @@ class Phones:
         return {
             **{f"sip: {cause}": edge[cause] for cause in _REFUSING if edge[cause]},
             **{f"sip: {cause}": count for cause, count in refused.items()},
+            **{f"sip: {cause}": count for cause, count in self._proxy.counters.items()},
             **{f"sip status: {k}": count for k, count in self._server.counters.items() if k[:1] in "456"},
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -46,35 +46,6 @@ class Slots:
                 self._semaphore.release()
         finally:
             self._room += 1
-
-
-class Allowance:
-    """How often each key may do something: `burst` times at once, and `rate` times a second in the long run.
-
-    Of at most `size` keys it is known how often they did; those that did it longest ago give way.
-    """
-
-    def __init__(self, rate: float, burst: float, size: int = 10000) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._size = size
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def delay(self, key: str, now: float) -> float:
-        """Seconds until `key` may do it once more; 0 when it may at once."""
-        return max(0.0, (1.0 - self._current(key, now)) / self._rate)
-
-    def spend(self, key: str, now: float) -> None:
-        """`key` did it."""
-        left = self._current(key, now)
-        self._left[key] = max(0.0, left - 1.0), now
-        self._left.move_to_end(key)
-        while len(self._left) > self._size:
-            self._left.popitem(last=False)
-
-    def _current(self, key: str, now: float) -> float:
-        left, since = self._left.get(key, (self._burst, now))
-        return min(self._burst, left + (now - since) * self._rate)
 
 
 class _Counted(ProtocolWrapper):

@@ -26,13 +26,13 @@ from ..security.identity import CertificateError, Identity
 from ..security.trust import Trust
 from ..sip.digest import DigestCredentials
 from ..sip.errors import SIPParseError
-from ..throttle import Throttle, source_key
+from ..throttle import Allowance, Throttle, source_key
 from .accounts import Account
 from .authority import OverlayAuthority, Refusal
 from .database import DatabaseUnavailable
 from .http import AsynchronousLeaf, BoundedSite, Page, field, octets
 from .ldap import DirectoryUnavailable, OutcomeUnknown
-from .limits import Allowance, BoundedConnections, Busy, Slots
+from .limits import BoundedConnections, Busy, Slots
 from .pages import AccountPages
 from .settings import PhoneSettings
 from .tls import ServerCreator

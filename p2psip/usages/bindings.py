@@ -5,7 +5,6 @@ SIP between nodes travels only over connections that the nodes' certificates sec
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,6 +25,7 @@ from ..sip.proxy.proxy import Peer
 from ..sip.query import binding_query, contacts_of
 from ..sip.registrar import Registrar
 from ..sip.server import SIPServer
+from ..throttle import Allowance
 from .flows import Flows
 
 PATIENCE: Final = 4.0
@@ -36,24 +36,9 @@ MOST_ALLOWANCES: Final = 1024
 QUERIES_PER_SECOND: Final = 200.0
 BURST: Final = 400.0
 """Binding queries that one node may ask at once before the rate above holds."""
-
-
-class _Allowance:
-    """A token bucket: what one node may still ask."""
-
-    __slots__ = ("_left", "_since")
-
-    def __init__(self, now: float) -> None:
-        self._left = BURST
-        self._since = now
-
-    def take(self, now: float) -> bool:
-        self._left = min(BURST, self._left + (now - self._since) * QUERIES_PER_SECOND)
-        self._since = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
+CALLS_PER_SECOND: Final = 200.0
+CALLS_AT_ONCE: Final = 400.0
+"""Calls that one node may pass on at once before the rate above holds."""
 
 
 @implementer(ITransactionUser)
@@ -71,6 +56,7 @@ class _Requests:
             if not self._bindings.belongs(self._identity):
                 raise SIPFailure(403)
             if incoming.request.method != "REGISTER":
+                self._bindings.require_allowed(self._node_id, incoming.request)
                 self._bindings.server.request_from_node(incoming, self._peer())
                 return
             if self._identity.role != "registrar":
@@ -78,6 +64,8 @@ class _Requests:
             response = self._bindings.answer(self._node_id, incoming.request)
         except SIPFailure as failure:
             response = incoming.request.response(failure.status, failure.reason)
+            for name, value in failure.headers:
+                response.add(name, value)
         incoming.respond(response)
 
     def ack_received(self, request: Request, flow: Flow) -> None:
@@ -99,7 +87,8 @@ class Bindings:
         self._edge = edge
         self.registrar = registrar
         self.flows = Flows(overlay, edge, lambda connection: _Requests(self, connection))
-        self._allowances: OrderedDict[NodeId, _Allowance] = OrderedDict()
+        self._queries = Allowance(QUERIES_PER_SECOND, BURST, MOST_ALLOWANCES)
+        self._calls = Allowance(CALLS_PER_SECOND, CALLS_AT_ONCE, MOST_ALLOWANCES)
 
     # -- for others ----------------------------------------------------------------------------------------
 
@@ -113,15 +102,20 @@ class Bindings:
 
     def answer(self, node_id: NodeId, request: Request) -> Response:
         """The response to the binding query of another registrar; raises SIPFailure."""
-        now = self._overlay.clock.seconds()
-        allowance = self._allowances.pop(node_id, None) or _Allowance(now)
-        self._allowances[node_id] = allowance
-        while len(self._allowances) > MOST_ALLOWANCES:
-            self._allowances.popitem(last=False)
-        if not allowance.take(now):
-            self._overlay.count("binding queries: too many")
+        self._spend(self._queries, node_id, "binding queries")
+        return self.registrar.answer_query(request, self._overlay.clock.seconds())
+
+    def require_allowed(self, node_id: NodeId, request: Request) -> None:
+        """See that a node does not pass on too many new calls; raises SIPFailure."""
+        if request.method == "INVITE" and request.to.tag is None:
+            self._spend(self._calls, node_id, "calls of a node")
+
+    def _spend(self, allowance: Allowance, node_id: NodeId, what: str) -> None:
+        now, key = self._overlay.clock.seconds(), node_id.hex()
+        if allowance.delay(key, now) > 0:
+            self._overlay.count(f"{what}: too many")
             raise SIPFailure(503, headers=(("Retry-After", "1"),))
-        return self.registrar.answer_query(request, now)
+        allowance.spend(key, now)
 
     # -- of others -----------------------------------------------------------------------------------------
 

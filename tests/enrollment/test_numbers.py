@@ -13,9 +13,9 @@ from p2psip.enrollment import numbers as module
 from p2psip.enrollment.authority import OverlayAuthority
 from p2psip.enrollment.client import Refused
 from p2psip.enrollment.client import Unavailable as ServerUnavailable
-from p2psip.enrollment.limits import Allowance
 from p2psip.enrollment.numbers import FRESH, PATIENCE, RESPITE, STALE, NumberDirectory
 from p2psip.sip.errors import Unavailable
+from p2psip.throttle import Allowance
 
 from . import world
 from .served import ServedTestCase

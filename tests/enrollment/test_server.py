@@ -24,12 +24,13 @@ from p2psip.enrollment.accounts import NewUser
 from p2psip.enrollment.client import EnrollmentError, Refused, Unavailable, Untrusted, fetch_document
 from p2psip.enrollment.database import DatabaseUnavailable
 from p2psip.enrollment.http import MAXIMUM_REQUEST, REQUEST_SECONDS, AsynchronousLeaf, BoundedSite
-from p2psip.enrollment.limits import Allowance, BoundedConnections, Busy, Slots
+from p2psip.enrollment.limits import BoundedConnections, Busy, Slots
 from p2psip.enrollment.server import EnrollmentServer
 from p2psip.enrollment.tls import named_server, pinned_server
 from p2psip.joining import enrollment_client
 from p2psip.security.certificates import generate_key, make_request
 from p2psip.sip.digest import DigestCredentials
+from p2psip.throttle import Allowance
 
 from . import world
 from .served import ServedTestCase, reactor

@@ -19,7 +19,7 @@ from p2psip.sip.errors import NotRegistered, SIPFailure, Unavailable, UnknownUse
 from p2psip.sip.interfaces import IRegistrationStore
 from p2psip.sip.query import binding_query
 from p2psip.testing import World
-from p2psip.usages.bindings import BURST
+from p2psip.usages.bindings import BURST, CALLS_AT_ONCE
 from p2psip.usages.certificate import CertificateUsageFactory
 from p2psip.usages.registrations import MOST_FORWARDS, Located, NotServed
 from p2psip.usages.sip import LAST_RESORT, LOOK_AT_MOST, SIPUsageFactory
@@ -27,6 +27,7 @@ from p2psip.wire.header import NodeDestination
 from p2psip.wire.sip import RouteRegistration, SipRegistration, UriRegistration
 from p2psip.wire.storage import DataValue, DictionaryEntry, DictionarySpecifier, FetchReq
 
+from ..sip.fakes import make_request
 from .sites import ALICE, Site
 
 BOB = "bob@example.org"
@@ -376,6 +377,22 @@ class SIPUsageTests(SynchronousTestCase):
         self.assertEqual(503, refused.exception.status)
         self.world.run(1)
         bindings.answer(asker, request)
+
+    def test_too_many_calls(self) -> None:
+        """So are the calls that it passes on; what belongs to one that stands is not counted."""
+        bindings = self.there.usage._bindings
+        assert bindings is not None
+        caller = self.here.node.node_id
+        call, within = make_request("INVITE"), make_request("INVITE", To="<sip:alice@example.org>;tag=x")
+        for _ in range(int(CALLS_AT_ONCE)):
+            bindings.require_allowed(caller, call)
+        with self.assertRaises(SIPFailure) as refused:
+            bindings.require_allowed(caller, call)
+        self.assertEqual((503, (("Retry-After", "1"),)), (refused.exception.status, refused.exception.headers))
+        bindings.require_allowed(caller, within)
+        bindings.require_allowed(self.there.node.node_id, call)
+        self.world.run(1)
+        bindings.require_allowed(caller, call)
 
     def test_a_node_without_sip(self) -> None:
         """Where no SIP server runs, a SIP connection is closed at once and the asker told."""

@@ -38,6 +38,11 @@ class Origin(NamedTuple):
     """Whether nobody may be kept from this call."""
 
     @property
+    def stranger(self) -> bool:
+        """Whether nothing is known of who it is."""
+        return not (self.user or self.node or self.trunk or self.emergency)
+
+    @property
     def may_call_outside(self) -> bool:
         """Whether it may go to others than the users of this overlay."""
         return bool(self.user) or self.trusted or self.emergency

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
+from ...throttle import Allowance, source_key
 from ..domain import Domain
 from ..edge import SIPEdge
 from ..errors import SIPFailure, SIPParseError, Unavailable
@@ -35,6 +36,10 @@ MOST_CALLS: Final = 5000
 """INVITEs under way at once; further ones are asked to come later."""
 SLOW: Final = 1.0
 """Seconds that the program may be late before new calls are asked to come later."""
+STRANGERS: Final = (50.0, 200.0)
+"""New requests a second that one source outside may send, and how many at once."""
+ALL_STRANGERS: Final = (200.0, 1000.0)
+"""The same for all of them."""
 _RETRY_AFTER: Final = 5
 _UNDERSTOOD: Final = frozenset(("privacy",))
 """Of Proxy-Require (RFC 3323 §4.3)."""
@@ -87,6 +92,8 @@ class Proxy:
         self._numbers = numbers
         self._media = media
         self._late = 0.0
+        self._strangers = Allowance(*STRANGERS)
+        self._all_strangers = Allowance(*ALL_STRANGERS)
         self.counters: Counter[str] = Counter()
 
     # -- in -----------------------------------------------------------------------------------------------
@@ -151,6 +158,8 @@ class Proxy:
         passage = self._passage(request, digest, routes, None)
         context = self._context(incoming, passage)
         origin = await self._origin(incoming, peer)
+        if origin.stranger:
+            self._require_few(origin.source)
         self._identify(request, origin, passage)
         groups = await self._groups(request, origin, routes)
         if request.method in RECORDED and request.to.tag is None:
@@ -167,8 +176,17 @@ class Proxy:
 
     def _require_room(self, request: Request) -> None:
         if request.method == "INVITE" and (len(self._forwarding) >= MOST_CALLS or self._late > SLOW):
-            self.counters["overloaded"] += 1
+            self.counters["call while busy"] += 1
             raise Unavailable("Overloaded", _RETRY_AFTER)
+
+    def _require_few(self, source: Source) -> None:
+        """Each new request of a stranger may cost a search of the overlay, and a connection to another node."""
+        now = self._clock()
+        for allowance, key in ((self._strangers, source_key(source.host)), (self._all_strangers, "")):
+            if allowance.delay(key, now) > 0:
+                self.counters["strangers slowed down"] += 1
+                raise Unavailable("Too Many Requests", _RETRY_AFTER)
+            allowance.spend(key, now)
 
     async def _origin(self, incoming: IServerRequest, peer: Peer | None) -> Origin:
         request, source = incoming.request, incoming.source

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from p2psip.sip.interfaces import IServerLocator, Target
-from p2psip.sip.message import Request
+from p2psip.sip.message import Request, Response
 from p2psip.sip.proxy.build import Beyond
 from p2psip.sip.proxy.forwarding import PATIENCE, TIMER_C
 from p2psip.sip.uri import SIPURI
@@ -212,6 +212,27 @@ class BoundsTests(ProxyTestCase):
         self.assertEqual((response.status, response.get("Unsupported")), (420, "foo"))
         self.from_outside("INVITE", "sip:bob@example.org", Require="bar")
         self.assertEqual(self.bob.next_request("INVITE").get("Require"), "bar")
+
+    def test_strangers(self) -> None:
+        """They cost searches of the overlay: one source gets so many, all together so many; our users are served on."""
+        store = self.telephony.sites[0].usage
+        searched: list[str] = []
+        routes = store.routes
+        store.routes = lambda aor: searched.append(aor) or routes(aor)  # type: ignore[method-assign,func-returns-value]
+        answers = []
+        for number in range(300):
+            self.outside.received.clear()
+            request = self.from_outside("MESSAGE", f"sip:nobody{number}@example.org")
+            answers += [m.status for m in self.outside.received if isinstance(m, Response) and m.cseq == request.cseq]
+        self.assertEqual((len(searched), answers.count(503)), (200, 100))
+        others = [self.stranger("eve", f"203.0.113.{host}") for host in range(10, 18)]
+        for phone in others:
+            for number in range(120):
+                phone.send(phone.request("MESSAGE", f"sip:x{number}@example.org", from_="<sip:e@other.example>;tag=e"))
+        self.assertEqual(len(searched), 1000)
+        self.alice.invite("sip:bob@example.org")
+        self.bob.next_request("INVITE")
+        del store.routes
 
     def test_rubbish(self) -> None:
         """The messages of RFC 4475 and 5118, thousands of CANCELs and long header fields: all is served on."""

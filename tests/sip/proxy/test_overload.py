@@ -24,6 +24,7 @@ class OverloadTests(SynchronousTestCase):
         self.assertEqual((response.status, response.get("Retry-After")), (503, "5"))
         self.assertTrue(self.bob.none_of("INVITE"))
         self.alice.send(self.alice.ack(invite, response))
+        self.assertIn("sip: call while busy", self.telephony.sites[0].phones.rejected())
 
     def test_late(self) -> None:
         """While the program is late there are no new calls; dialogs and messages go on."""
