@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 from twisted.web.template import Tag, flattenString
 
+from ..throttle import Allowance
 from . import markup
 from .accounts import Account, is_name
 from .authority import OverlayAuthority
@@ -22,7 +23,7 @@ from .database import AccountError, DatabaseUnavailable
 from .http import AsynchronousLeaf, Page, field
 from .ldap import DirectoryUnavailable
 from .limits import Busy
-from .sessions import CHANGES, Session, Sessions
+from .sessions import Session, Sessions
 from .settings import PhoneSettings
 
 SESSION: Final = "__Host-p2psip"
@@ -39,6 +40,9 @@ HEADERS: Final = (
     # With no-referrer a browser does not say either which site a form comes from.
     ("referrer-policy", "same-origin"),
 )
+CHANGES: Final = 60.0
+"""Phones that a user may add or revoke at once; then one a minute."""
+_TOO_OFTEN: Final = "These were many changes. Wait a minute for the next one."
 _WRONG: Final = "There is no user of that name with that password."
 _HTML: Final = "text/html; charset=utf-8"
 
@@ -51,6 +55,20 @@ class SignIns(Protocol):
     async def sign_in(self, source: str, name: str, password: str) -> Account | None: ...
 
     async def work(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
+
+
+class _Rooms(Resource):
+    """What lies under ``/account``; all else is answered by `nothing`, with the same header fields."""
+
+    def __init__(self, nothing: Answer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._nothing = nothing
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """See `IResource`."""
+        leaf = AsynchronousLeaf(self._nothing, "GET", "POST")
+        leaf.isLeaf = True
+        return leaf
 
 
 class AccountPages:
@@ -74,10 +92,11 @@ class AccountPages:
         self._settings = settings
         self._now = now
         self.sessions = Sessions()
+        self._changes = Allowance(rate=1 / 60, burst=CHANGES)
 
     def resource(self) -> Resource:
         """The resource for ``/account``."""
-        root = Resource()
+        root = _Rooms(self._safe(self._nothing))
         for name, answer, *methods in (
             (b"", self._devices, "GET"),
             (b"sign-in", self._sign_in, "GET", "POST"),
@@ -87,12 +106,16 @@ class AccountPages:
             (b"revoke", self._revoke, "GET", "POST"),
             (b"style.css", _style, "GET"),
         ):
-            root.putChild(name, AsynchronousLeaf(self._safe(answer), *methods))
+            leaf = AsynchronousLeaf(self._safe(answer), *methods)
+            leaf.isLeaf = True
+            root.putChild(name, leaf)
         return root
 
     def _safe(self, answer: Answer) -> Answer:
         async def answered(request: Request) -> Page:
             try:
+                if request.postpath:
+                    return await self._nothing(request)
                 if request.method == b"POST" and not _of_this_site(request):
                     return await _html(403, markup.problem("Not from here", "The form was not sent by this page."))
                 if request.method == b"POST" and b"?" in request.uri:
@@ -110,6 +133,9 @@ class AccountPages:
                 return await _html(500, markup.problem("That did not work", "The node's log says more."))
 
         return answered
+
+    async def _nothing(self, request: Request) -> Page:
+        return await _html(404, markup.problem("Nothing here", "There is no such page."))
 
     # -- signing in and out ------------------------------------------------------------------------------
 
@@ -179,9 +205,8 @@ class AccountPages:
             return _redirect("/account/sign-in")
         if not _has_token(request, session):
             return await self._list(session, "The form was too old. Try again.")
-        if session.changes >= CHANGES:
-            return await self._list(session, "That were many phones. Sign in again to make more.")
-        session.changes += 1
+        if self._too_often(session):
+            return await self._list(session, _TOO_OFTEN)
         try:
             name, password = await self._server.work(
                 self._authority.accounts.add_device, session.user, field(request, b"name").strip() or None
@@ -212,12 +237,22 @@ class AccountPages:
             return await _html(200, markup.revoke(session.user, session.form_token, device))
         if not _has_token(request, session):
             return await self._list(session, "The form was too old. Try again.")
+        if self._too_often(session):
+            return await self._list(session, _TOO_OFTEN)
         try:
             await self._server.work(self._authority.accounts.revoke_device, session.user, device)
         except AccountError as error:
             return await self._list(session, f"{error}.")
         self._record(request, session, "device revoked", device)
         return _redirect("/account/")
+
+    def _too_often(self, session: Session) -> bool:
+        """Whether a user has changed too much: each change is a line of the audit log, and work for every registrar."""
+        now = self._now()
+        if self._changes.delay(session.user, now) > 0:
+            return True
+        self._changes.spend(session.user, now)
+        return False
 
     def _record(self, request: Request, session: Session, event: str, device: str) -> None:
         recorded = self._server.work(

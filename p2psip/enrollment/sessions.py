@@ -15,8 +15,8 @@ MOST: Final = 10_000
 IDLE: Final = 900.0
 """Seconds without a request after which a session ends."""
 LONGEST: Final = 8 * 3600.0
-CHANGES: Final = 60
-"""Devices that one session may make."""
+MOST_OF_ONE: Final = 10
+"""Sessions of one user."""
 
 
 @dataclass(slots=True)
@@ -32,13 +32,12 @@ class Session:
     """Stands in each form, so that no other page can send it."""
     shown: PhoneSettings | None = field(default=None, repr=False)
     """A new device's, to be shown once."""
-    changes: int = 0
 
 
 class Sessions:
     """The sessions of all, by the token in their cookie; of the token only a digest is kept.
 
-    When there are too many, the one that was idle longest ends.
+    When there are too many, of one user or of all, the one that was idle longest ends.
     """
 
     def __init__(self) -> None:
@@ -52,6 +51,9 @@ class Sessions:
         """A new session of the account that was `created` then; answers the token of its cookie."""
         token = secrets.token_urlsafe(32)
         self._sessions[_digest(token)] = Session(user, created, now, now, secrets.token_urlsafe(32))
+        own = [key for key, session in self._sessions.items() if session.user == user]
+        for key in own[:-MOST_OF_ONE]:
+            del self._sessions[key]
         while len(self._sessions) > MOST:
             self._sessions.popitem(last=False)
         return token

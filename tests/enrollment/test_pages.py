@@ -16,8 +16,9 @@ from twisted.web.template import flattenString
 from p2psip.enrollment import markup, sessions
 from p2psip.enrollment.accounts import NewUser
 from p2psip.enrollment.authority import OverlayAuthority
+from p2psip.enrollment.pages import CHANGES
 from p2psip.enrollment.server import EnrollmentServer
-from p2psip.enrollment.sessions import CHANGES, IDLE, LONGEST, Sessions
+from p2psip.enrollment.sessions import IDLE, LONGEST, MOST_OF_ONE, Sessions
 from p2psip.enrollment.settings import PhoneSettings
 
 from .served import ServedTestCase
@@ -59,6 +60,15 @@ class SessionTests(SynchronousTestCase):
         every.find(first, 1.0)
         third = every.begin("c", 0.0, 2.0)
         self.assertEqual([every.find(t, 3.0) is not None for t in (first, second, third)], [True, False, True])
+
+    def test_not_too_many_of_one(self) -> None:
+        """Who signs in again and again ends only sessions of its own."""
+        every = Sessions()
+        other = every.begin("bob", 0.0, 0.0)
+        tokens = [every.begin("alice", 0.0, 1.0) for _ in range(MOST_OF_ONE + 1)]
+        self.assertIsNone(every.find(tokens[0], 2.0))
+        self.assertEqual(len(every), MOST_OF_ONE + 1)
+        self.assertIsNotNone(every.find(other, 2.0))
 
     def test_forms(self) -> None:
         """A form goes with the cookie that it was sent with."""
@@ -135,7 +145,7 @@ class PageTests(ServedTestCase):
         return status
 
     async def test_headers(self) -> None:
-        for path in ("/account/sign-in", "/account/", "/account/style.css"):
+        for path in ("/account/sign-in", "/account/", "/account/style.css", "/account/nothing", "/account/new/x"):
             _, _, headers = await self.ask("GET", path)
             self.assertIn("default-src 'none'", headers["content-security-policy"])
             self.assertIn("frame-ancestors 'none'", headers["content-security-policy"])
@@ -213,13 +223,17 @@ class PageTests(ServedTestCase):
         self.assertEqual([e for e in events if "device" in e][:2], ["device revoked", "device made"])
 
     async def test_not_for_ever(self) -> None:
-        """A session makes so many phones and no more; one of a disabled account ends at once."""
-        await self.sign_in()
-        token = self.token((await self.ask("GET", "/account/"))[1])
-        (session,) = self.server._pages.sessions._sessions.values()  # type: ignore[union-attr]
-        session.changes = CHANGES
-        status, _, _ = await self.ask("POST", "/account/devices", {"form": token, "name": "x"})
-        self.assertEqual(status, 400)
+        """A user makes so many changes, signed in anew or not; a disabled account's session ends at once."""
+        for _ in range(2):
+            await self.sign_in()
+            token = self.token((await self.ask("GET", "/account/"))[1])
+            for _ in range(int(CHANGES) // 2):
+                await self.ask("POST", "/account/revoke", {"form": token, "device": "none"})
+        for path, form in (("devices", {"name": "x"}), ("revoke", {"device": "phone"})):
+            status, html, _ = await self.ask("POST", f"/account/{path}", {"form": token, **form})
+            self.assertEqual(status, 400)
+            self.assertIn("many changes", html)
+        self.assertEqual([name for name, _ in self.authority.accounts.devices("alice")], ["phone"])
         self.authority.accounts.disable("alice")
         self.assertEqual((await self.ask("GET", "/account/"))[0], 303)
         self.assertEqual(await self.sign_in(), 403)

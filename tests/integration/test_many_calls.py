@@ -32,7 +32,7 @@ class ManyCalls(SynchronousTestCase):
         self.assertEqual(0, answering.wait(20))
         for node in (first, second):
             refused = node.status()["rejected"]
-            self.assertEqual([], [cause for cause in refused if "busy" in cause or "overload" in cause or "500" in cause])
+            self.assertEqual([], [c for c in refused if "busy" in c or "overload" in c or "500" in c])
 
     def test_udp(self) -> None:
         """Over UDP: digest, ringing, answer, and the end, a thousand times without a failure."""
