@@ -40,6 +40,10 @@ MEMBERS: Final = ("member", "uniqueMember", "memberUid")
 _NO_SUCH_OBJECT, _INVALID_CREDENTIALS = 32, 49
 _REFUSALS: Final = {19, 48, 49, 50, 53}
 """Results of a bind that say no to this user: constraint, method, credentials, rights, unwilling."""
+PAUSE: Final = 600.0
+"""Seconds before the password of who searches is tried again after it was refused: tries may count to a lock."""
+
+
 def _can_be_sent(password: str) -> bool:
     """Whether it can be a password of LDAP (RFC 4013): else no server knows it, and none is to blame."""
     try:
@@ -76,6 +80,8 @@ class LDAPDirectory:
         self._now = now
         self._reader = EntryReader(settings, dialled)
         self._failed_at: dict[str, float] = {}
+        self._refused_until = 0.0
+        """When who searches may be tried again, after it was refused."""
         self.counters: Counter[str] = Counter()
 
     # -- questions ---------------------------------------------------------------------------------
@@ -140,7 +146,7 @@ class LDAPDirectory:
     def _check(self, url: str) -> str:
         try:
             with self._connected(url, ASK_SECONDS) as connection:
-                self._bind(connection)
+                self._bind(connection, anyway=True)
                 found = self._search(connection, self.settings.base, "(objectClass=*)", BASE, attributes=["1.1"])
         except DirectoryUnavailable as e:
             return str(e)
@@ -229,12 +235,19 @@ class LDAPDirectory:
             raise_exceptions=False,
         )
 
-    def _bind(self, connection: Connection) -> None:
-        """Be who may search."""
+    def _bind(self, connection: Connection, anyway: bool = False) -> None:
+        """Be who may search; `anyway`: also soon after that was refused."""
         settings = self.settings
         if not settings.bind_dn:
             return
+        wait = self._refused_until - self._now()
+        if wait > 0 and not anyway:
+            raise DirectoryUnavailable(
+                f"the directory refused {settings.bind_dn!r}: tried again in {wait:.0f} s, lest it be locked"
+            )
         done, result, _, _ = connection.rebind(settings.bind_dn, settings.bind_password, read_server_info=False)
+        if result["result"] == _INVALID_CREDENTIALS:
+            self._refused_until = self._now() + PAUSE
         if not done:
             raise DirectoryUnavailable(f"the directory refuses {settings.bind_dn!r}: {result['description']}")
 
